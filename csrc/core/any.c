@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+#include "any.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+bool lctx__any_copy(lctx_any *to, const lctx_any *from)
+{
+    *to = *from;
+    if (from->type != LCTX_STRING || from->of.length == 0)
+        return true;
+    char *bytes = malloc(from->of.length);
+    to->as.string = bytes;
+    if (bytes) {
+        memcpy(bytes, from->as.string, from->of.length);
+        return true;
+    }
+    to->type = LCTX_NIL;
+    return false;
+}
+
+void lctx__any_drop(lctx_any *any)
+{
+    if (any->type == LCTX_STRING && any->of.length > 0)
+        free((char *)any->as.string);
+    else if (any->type == LCTX_POINTER && any->of.drop)
+        any->of.drop(any->as.pointer);
+}
+
+lctx_reason *lctx__reason_new(const lctx_any *value)
+{
+    lctx_reason *reason = malloc(sizeof *reason);
+    if (reason == NULL)
+        return NULL;
+    atomic_init(&reason->refs, 1);
+    if (lctx__any_copy(&reason->value, value))
+        return reason;
+    free(reason);
+    return NULL;
+}
+
+void lctx__reason_unref(lctx_reason *reason)
+{
+    if (reason == NULL || atomic_fetch_sub_explicit(&reason->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    lctx__any_drop(&reason->value);
+    free(reason);
+}
