@@ -17,6 +17,7 @@ struct lctx_after {
     lctx_callback *run;
     void *arg;
     lctx_link link;
+    intptr_t tag;     /* r/o: for who takes it from a mailbox */
     bool quick;       /* r/o: `run` is the library's own, never blocks, and may run inside the gate */
     bool holds_scope; /* r/o once linked: the registration has a reference to the scope */
 };

@@ -25,6 +25,12 @@ lctx *lctx_todo(void)
     return &todo;
 }
 
+lctx *lctx__ended(void)
+{
+    static lctx_scope ended = {.ctx.head = {.refs = 1, .kind = LCTX_KIND_CANCEL, .state = LCTX_CANCELED}};
+    return &ended.ctx;
+}
+
 /* ---- Constructors ---------------------------------------------------------------------------------------- */
 
 static void *invalid(void)
@@ -139,10 +145,10 @@ lctx *lctx_with_timeout(lctx *parent, double seconds, const lctx_any *cause)
     return new_deadline(parent, when, now, NAN, cause);
 }
 
-lctx *lctx__with_entries(lctx *parent, size_t n, const lctx_entry *entries)
+lctx *lctx__with_entries(lctx *parent, lctx_kind kind, size_t n, const lctx_entry *entries)
 {
     size_t size = sizeof(lctx) + sizeof(lctx_layer) + sizeof(lctx_entry) * n;
-    lctx *ctx = n <= UINT32_MAX ? new_context(size, LCTX_KIND_VALUE, parent) : NULL;
+    lctx *ctx = n <= UINT32_MAX ? new_context(size, kind, parent) : NULL;
     if (ctx == NULL) {
         errno = ENOMEM;
         return NULL;
@@ -166,7 +172,7 @@ lctx *lctx_with_value(lctx *parent, const void *key, lctx_any value)
         return invalid();
     value.reserved = 0;
     const lctx_entry entry = {key, value};
-    return lctx__with_entries(parent, 1, &entry);
+    return lctx__with_entries(parent, LCTX_KIND_VALUE, 1, &entry);
 }
 
 lctx *lctx_with_values(lctx *parent, size_t n, const lctx_entry *entries)
@@ -176,7 +182,7 @@ lctx *lctx_with_values(lctx *parent, size_t n, const lctx_entry *entries)
     for (size_t i = 0; i < n; i++)
         if (entries[i].key == NULL || entries[i].value.reserved != 0)
             return invalid();
-    return lctx__with_entries(parent, n, entries);
+    return lctx__with_entries(parent, LCTX_KIND_VALUES, n, entries);
 }
 
 lctx *lctx_without_cancel(lctx *parent)

@@ -109,11 +109,12 @@ static void post(lctx_after *note, void *arg)
     }
 }
 
-lctx_after *lctx__mailbox_register(lctx_mailbox *mailbox, lctx *ctx, lctx_kind kind)
+lctx_after *lctx__mailbox_register(lctx_mailbox *mailbox, lctx *ctx, lctx_kind kind, intptr_t tag)
 {
     lctx_after *note = lctx__after_new(kind, post, mailbox, true);
     if (note == NULL)
         return NULL;
+    note->tag = tag;
     atomic_fetch_add_explicit(&mailbox->refs, 1, memory_order_relaxed);
     if (lctx__scope_of(ctx) == NULL)
         unref(mailbox); /* it will never be posted */

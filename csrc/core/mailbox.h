@@ -17,9 +17,10 @@ lctx_mailbox *lctx__mailbox_new(void);
 /* The owner leaves. What it has not taken, and what is posted from now on, is dropped. */
 void lctx__mailbox_close(lctx_mailbox *mailbox);
 
-/* Registers a note (LCTX_KIND_CALLBACK or _WAITER) that is posted when ctx ends; at once if it has ended. The
- * result is the caller's reference, for lctx__after_stop and lctx__after_unref. NULL with ENOMEM. */
-lctx_after *lctx__mailbox_register(lctx_mailbox *mailbox, lctx *ctx, lctx_kind kind);
+/* Registers a note (LCTX_KIND_CALLBACK, _WAITER or _ALARM, with a tag) that is posted when ctx ends; at once
+ * if it has ended. The result is the caller's reference, for lctx__mailbox_stop and lctx__after_unref. NULL
+ * with ENOMEM. */
+lctx_after *lctx__mailbox_register(lctx_mailbox *mailbox, lctx *ctx, lctx_kind kind, intptr_t tag);
 
 /* lctx__after_stop for a note. */
 bool lctx__mailbox_stop(lctx_after *note);

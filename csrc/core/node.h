@@ -37,13 +37,15 @@ typedef enum lctx_kind {
     LCTX_KIND_TODO,
     LCTX_KIND_WITHOUT_CANCEL,
     LCTX_KIND_VALUE,
+    LCTX_KIND_VALUES,
     LCTX_KIND_CANCEL, /* from here on: scopes */
     LCTX_KIND_DEADLINE,
     LCTX_KIND_MERGE,
     LCTX_KIND_CUSTOM,
     LCTX_KIND_ARM, /* from here on: not contexts, but in the lists of scopes */
     LCTX_KIND_CALLBACK,
-    LCTX_KIND_WAITER /* a callback that stands for something that waits */
+    LCTX_KIND_WAITER, /* a callback that stands for something that waits */
+    LCTX_KIND_ALARM   /* a callback that nobody counts */
 } lctx_kind;
 
 /* What lctx_head.state holds: the low bits are an lctx_err_t; BUSY is set while the thread that ended the

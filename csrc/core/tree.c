@@ -357,6 +357,7 @@ static void dispose(lctx *ctx)
         lctx__reason_unref(((lctx_scope *)ctx)->reason);
     switch (ctx->head.kind) {
     case LCTX_KIND_VALUE:
+    case LCTX_KIND_VALUES:
         lctx__layer_clear((lctx_layer *)ctx->layer);
         break;
     case LCTX_KIND_DEADLINE:

@@ -1,0 +1,75 @@
+# make          builds the module into build/
+# make demo     builds and runs the tour in examples/, installing what is missing (Debian, root)
+# make test     builds and runs all tests, installing what is missing (Debian, root)
+# make install  installs the module (PREFIX, DESTDIR, LUA_SHAREDIR, LUA_LIBDIR)
+# make check    what CI runs beside the tests: lint, tsan, asan, valgrind
+
+LUA        ?= lua5.4
+LUA_INCDIR ?= /usr/include/lua5.4
+PREFIX     ?= /usr/local
+LUA_SHAREDIR ?= $(PREFIX)/share/lua/5.4
+LUA_LIBDIR ?= $(PREFIX)/lib/lua/5.4
+CFLAGS     ?= -O2 -g
+WARNINGS   := -Wall -Wextra -Werror
+export LUA LUA_INCDIR
+
+CORE    := $(wildcard csrc/core/*.c)
+BIND    := $(wildcard csrc/bind/*.c)
+HEADERS := $(wildcard csrc/*/*.h)
+LUA_FILES := $(patsubst lua/%,%,$(wildcard lua/lcontext/*.lua))
+MODULE  := build/lcontext/core.so
+
+# Everything here runs with the tree's own Lua files and module, from whatever folder.
+export LUA_PATH  := $(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;
+export LUA_CPATH := $(CURDIR)/build/?.so;;
+
+all: $(MODULE)
+
+$(MODULE): $(CORE) $(BIND) $(HEADERS)
+	@tools/need.sh cc libc lua.h
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(WARNINGS) -fPIC -shared -I$(LUA_INCDIR) $(LDFLAGS) -o $@ $(CORE) $(BIND) -lpthread
+
+# ---- Using it -------------------------------------------------------------------------------------------------
+
+setup-demo:
+	@tools/need.sh --install cc libc lua lua.h socket
+
+demo: setup-demo
+	@$(MAKE) --no-print-directory all
+	@$(LUA) examples/tour.lua
+
+install: all
+	install -d $(DESTDIR)$(LUA_SHAREDIR)/lcontext $(DESTDIR)$(LUA_LIBDIR)/lcontext
+	install -m 644 $(addprefix lua/,$(LUA_FILES)) $(DESTDIR)$(LUA_SHAREDIR)/lcontext
+	install -m 755 $(MODULE) $(DESTDIR)$(LUA_LIBDIR)/lcontext
+
+# ---- Testing it -----------------------------------------------------------------------------------------------
+
+TESTS := $(patsubst spec/core/%.c,%,$(wildcard spec/core/*_test.c))
+
+setup-test:
+	@tools/need.sh --install cc libc lua lua.h socket busted
+
+test: setup-test
+	@$(MAKE) --no-print-directory all build/plain
+	@tools/test.sh build/plain
+
+# The C tests of the core in one folder for each way to compile them. A test names what else it needs to be
+# linked with in a line "// link: ...".
+build/plain:  CHECK_FLAGS := -O2 -g
+build/tsan:   CHECK_FLAGS := -O1 -g -fsanitize=thread
+build/asan:   CHECK_FLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
+
+build/plain build/tsan build/asan: FORCE
+	@mkdir -p $@
+	@$(MAKE) --no-print-directory CHECK_FLAGS="$(CHECK_FLAGS)" $(addprefix $@/,$(TESTS))
+
+define test_rule
+build/$(1)/%_test: spec/core/%_test.c spec/core/check.h $$(CORE) $$(HEADERS)
+	$$(CC) $$(CHECK_FLAGS) $$(WARNINGS) -o $$@ $$< $$(CORE) $$$$(sed -n 's|^// link: ||p' $$<) -lpthread
+endef
+$(foreach kind,plain tsan asan,$(eval $(call test_rule,$(kind))))
+
+FORCE:
+.PHONY: all demo install test setup-demo setup-test FORCE

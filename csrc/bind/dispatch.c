@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * dispatch.c - running what is due in this Lua state: callbacks, and coroutines that wait.
+ */
+#include "bind.h"
+
+#include <errno.h>
+
+#include "../core/timer.h"
+
+/* An error in a callback is the callback's own: it is reported, and the others still run. */
+static int report(lua_State *L)
+{
+    luaL_traceback(L, L, luaL_tolstring(L, 1, NULL), 1);
+    return 1;
+}
+
+static void run_callback(lua_State *L)
+{
+    lua_pushcfunction(L, report);
+    lua_insert(L, -2);
+    if (lua_pcall(L, 0, 0, -2) != LUA_OK) {
+        lua_warning(L, "lcontext: error in a callback: ", 1);
+        lua_warning(L, lua_isstring(L, -1) ? lua_tostring(L, -1) : "(no message)", 0);
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+}
+
+static void spawn_callback(lua_State *L)
+{
+    bind_push_table(L, TABLE_LOOP);
+    lua_getfield(L, -1, "spawn");
+    lua_pushvalue(L, -3);
+    lua_call(L, 1, 0);
+    lua_pop(L, 2);
+}
+
+static int run_note(lua_State *L, lctx_state *state, lctx_after *note)
+{
+    lua_Integer id = note->tag;
+    bool is_callback = note->head.kind == LCTX_KIND_CALLBACK;
+    bool found = is_callback && bind_take_callback(L, note);
+    lctx__after_unref(note);
+    if (!is_callback)
+        return bind_wake(L, id);
+    if (!found)
+        return 0;
+    if (state->attached)
+        spawn_callback(L);
+    else
+        run_callback(L);
+    return 1;
+}
+
+/* Called protected, with the state as a light userdata; returns the count. */
+static int run_due(lua_State *L)
+{
+    lctx_state *state = lua_touserdata(L, 1);
+    lua_Integer count = 0;
+    for (lctx_after *note; (note = lctx__mailbox_take(state->mailbox));)
+        count += run_note(L, state, note);
+    lua_pushinteger(L, count);
+    return 1;
+}
+
+int bind_dispatch(lua_State *L, lctx_state *state)
+{
+    if (state->dispatching || state->mailbox == NULL || !lctx__mailbox_is_due(state->mailbox))
+        return 0;
+    luaL_checkstack(L, 8, NULL);
+    state->dispatching = true;
+    lua_pushcfunction(L, run_due);
+    lua_pushlightuserdata(L, state);
+    int status = lua_pcall(L, 1, 1, 0);
+    state->dispatching = false;
+    if (status != LUA_OK)
+        return lua_error(L);
+    int count = (int)lua_tointeger(L, -1);
+    lua_pop(L, 1);
+    return count;
+}
+
+static int nothing(lua_State *L)
+{
+    (void)L;
+    return 0;
+}
+
+void bind_block(lua_State *L, lctx_state *state, lctx_ns until)
+{
+    if (lctx__mailbox_wait(state->mailbox, until))
+        return;
+    lua_pushcfunction(L, nothing); /* a call is where a hook that was set by a signal handler gets its chance */
+    lua_call(L, 0, 0);
+}
+
+/* dispatch([seconds]) */
+static int dispatch(lua_State *L)
+{
+    lctx_state *state = lua_touserdata(L, lua_upvalueindex(UP_STATE));
+    lctx_ns until = lua_isnoneornil(L, 1) ? 0 : lctx__instant(bind_opt_seconds(L, 1));
+    lctx__timers_attend(until);
+    int count = bind_dispatch(L, state);
+    while (count == 0 && !state->dispatching && state->mailbox && lctx__monotonic() < until) {
+        bind_block(L, state, until);
+        count = bind_dispatch(L, state);
+    }
+    lua_pushinteger(L, count);
+    return 1;
+}
+
+/* pollfd() */
+static int pollfd(lua_State *L)
+{
+    lctx_state *state = lua_touserdata(L, lua_upvalueindex(UP_STATE));
+    int fd = state->mailbox ? lctx__mailbox_fd(state->mailbox) : (errno = EBADF, -1);
+    if (fd < 0)
+        return luaL_fileresult(L, 0, NULL);
+    lua_pushinteger(L, fd);
+    return 1;
+}
+
+const luaL_Reg bind_dispatch_functions[] = {{"dispatch", dispatch}, {"pollfd", pollfd}, {NULL, NULL}};

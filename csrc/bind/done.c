@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * done.c - Done objects, and waiting on them: wait and select.
+ *
+ * One piece of code waits for all: the main coroutine blocks in the mailbox, a coroutine yields. A waitset
+ * holds what is registered meanwhile, and is a to-be-closed value on the stack of the one who waits: whether
+ * that is woken, gives up, fails or is closed, it is taken off everything.
+ */
+#include "bind.h"
+
+#include <errno.h>
+#include <math.h>
+
+/* ---- Done --------------------------------------------------------------------------------------------------- */
+
+typedef struct done_box {
+    const void *tag;
+    lctx_box *context; /* kept by the uservalue */
+    lctx_notifier *notifier;
+} done_box;
+
+static const char done_tag;
+
+static done_box *test_done(lua_State *L, int index)
+{
+    if (lua_type(L, index) != LUA_TUSERDATA || lua_rawlen(L, index) != sizeof(done_box))
+        return NULL;
+    done_box *done = lua_touserdata(L, index);
+    return done->tag == &done_tag ? done : NULL;
+}
+
+static done_box *check_done(lua_State *L, int arg)
+{
+    done_box *done = test_done(L, arg);
+    if (done == NULL)
+        luaL_typeerror(L, arg, "Done");
+    return done;
+}
+
+void bind_push_done(lua_State *L, int index)
+{
+    lctx_box *box = bind_push_scope(L, index);
+    if (box == NULL) {
+        lua_pushnil(L);
+        return;
+    }
+    if (lua_getiuservalue(L, -1, CONTEXT_DONE) == LUA_TNIL) {
+        lua_pop(L, 1);
+        done_box *done = lua_newuserdatauv(L, sizeof *done, 1);
+        *done = (done_box){.tag = &done_tag, .context = box};
+        lua_pushvalue(L, -2);
+        lua_setiuservalue(L, -2, 1);
+        bind_push_table(L, TABLE_DONE);
+        lua_setmetatable(L, -2);
+        lua_pushvalue(L, -1);
+        lua_setiuservalue(L, -3, CONTEXT_DONE);
+    }
+    lua_remove(L, -2);
+}
+
+lctx_box *bind_push_context_of_done(lua_State *L, int index)
+{
+    done_box *done = test_done(L, index);
+    if (done)
+        lua_getiuservalue(L, index, 1);
+    return done ? done->context : NULL;
+}
+
+static bool is_closed(const done_box *done)
+{
+    return lctx_err(done->context->ctx) != LCTX_LIVE;
+}
+
+static int closed(lua_State *L)
+{
+    lua_pushboolean(L, is_closed(check_done(L, 1)));
+    return 1;
+}
+
+/* pollfd() and getfd(): readable when closed. */
+static int fd(lua_State *L)
+{
+    done_box *done = check_done(L, 1);
+    if (done->notifier == NULL)
+        done->notifier = lctx_notifier_new(done->context->ctx);
+    if (done->notifier == NULL)
+        return luaL_fileresult(L, 0, NULL);
+    lua_pushinteger(L, lctx_notifier_fd(done->notifier));
+    return 1;
+}
+
+static int events(lua_State *L)
+{
+    check_done(L, 1);
+    lua_pushliteral(L, "r");
+    return 1;
+}
+
+/* Seconds until the deadline, for loops that wait by themselves. */
+static int timeout(lua_State *L)
+{
+    double seconds = lctx_remaining(check_done(L, 1)->context->ctx);
+    if (isinf(seconds))
+        lua_pushnil(L);
+    else
+        lua_pushnumber(L, seconds);
+    return 1;
+}
+
+static int done_gc(lua_State *L)
+{
+    done_box *done = test_done(L, 1);
+    if (done) {
+        lctx_notifier_free(done->notifier);
+        done->notifier = NULL;
+    }
+    return 0;
+}
+
+/* ---- Waitsets ----------------------------------------------------------------------------------------------- */
+
+typedef struct waitset {
+    const void *tag;
+    lctx_state *state;
+    lua_Integer id;
+    lctx_ns until;
+    lctx *alarm;        /* ends at `until`; for who waits in a loop */
+    bool in_loop;       /* entered in WAITS */
+    int arguments;      /* on the stack of the one who waits: Dones, nils and a number */
+    int registered;     /* notes */
+    lctx_after *notes[];
+} waitset;
+
+static const char waitset_tag;
+
+static void clear_waitset(lua_State *L, waitset *set)
+{
+    while (set->registered > 0) {
+        lctx_after *note = set->notes[--set->registered];
+        lctx__mailbox_stop(note);
+        lctx__after_unref(note);
+    }
+    lctx_unref(set->alarm);
+    set->alarm = NULL;
+    if (set->in_loop) {
+        bind_push_table(L, TABLE_WAITS);
+        lua_pushnil(L);
+        lua_rawseti(L, -2, set->id);
+        lua_pop(L, 1);
+        set->in_loop = false;
+    }
+}
+
+/* __close and __gc */
+static int waitset_close(lua_State *L)
+{
+    waitset *set = lua_touserdata(L, 1);
+    if (lua_type(L, 1) == LUA_TUSERDATA && lua_rawlen(L, 1) >= sizeof *set && set->tag == &waitset_tag)
+        clear_waitset(L, set);
+    return 0;
+}
+
+static waitset *push_waitset(lua_State *L, lctx_state *state, int arguments, lctx_ns until)
+{
+    waitset *set = lua_newuserdatauv(L, sizeof *set + sizeof(lctx_after *) * ((size_t)arguments + 1), 1);
+    *set = (waitset){.tag = &waitset_tag, .state = state, .arguments = arguments, .until = until};
+    bind_push_table(L, TABLE_WAITSET);
+    lua_setmetatable(L, -2);
+    lua_toclose(L, -1);
+    return set;
+}
+
+static void add_note(lua_State *L, waitset *set, lctx *ctx, lctx_kind kind)
+{
+    lctx_after *note = lctx__mailbox_register(set->state->mailbox, ctx, kind, (intptr_t)set->id);
+    if (note == NULL)
+        bind_no_memory(L);
+    set->notes[set->registered++] = note;
+}
+
+/* Has everything that is waited on posted to the mailbox, under a new id. */
+static void register_waitset(lua_State *L, waitset *set)
+{
+    clear_waitset(L, set);
+    set->id = ++set->state->last_id;
+    for (int i = 1; i <= set->arguments; i++)
+        if (test_done(L, i))
+            add_note(L, set, test_done(L, i)->context->ctx, LCTX_KIND_WAITER);
+}
+
+/* And the loop resumes this coroutine then. The waitset is at the top. */
+static void register_with_loop(lua_State *L, waitset *set)
+{
+    register_waitset(L, set);
+    if (set->until != LCTX_NEVER) {
+        double left = lctx__seconds(set->until - lctx__monotonic());
+        set->alarm = lctx_with_timeout(lctx_background(), left, NULL);
+        if (set->alarm == NULL)
+            bind_no_memory(L);
+        add_note(L, set, set->alarm, LCTX_KIND_ALARM);
+    }
+    lua_pushthread(L);
+    lua_setiuservalue(L, -2, 1);
+    bind_push_table(L, TABLE_WAITS);
+    lua_pushvalue(L, -2);
+    lua_rawseti(L, -2, set->id);
+    lua_pop(L, 1);
+    set->in_loop = true;
+}
+
+int bind_wake(lua_State *L, lua_Integer id)
+{
+    bind_push_table(L, TABLE_WAITS);
+    lua_rawgeti(L, -1, id);
+    waitset *set = lua_touserdata(L, -1);
+    if (set == NULL) {
+        lua_pop(L, 2);
+        return 0;
+    }
+    lua_getiuservalue(L, -1, 1);
+    clear_waitset(L, set);
+    bind_push_table(L, TABLE_LOOP);
+    if (lua_istable(L, -1)) {
+        lua_getfield(L, -1, "resume");
+        lua_pushvalue(L, -3);
+        lua_call(L, 1, 0);
+    }
+    lua_pop(L, 4);
+    return 1;
+}
+
+/* ---- Waiting ------------------------------------------------------------------------------------------------ */
+
+enum mode { WAIT, SELECT };
+
+/* The index of the first argument that is ready: a closed Done, or the number when the time is up; else 0. */
+static int find_ready(lua_State *L, int arguments, lctx_ns until)
+{
+    int number = 0;
+    bool time_is_up = until <= lctx__monotonic();
+    for (int i = 1; i <= arguments; i++) {
+        const done_box *done = test_done(L, i);
+        if (done && is_closed(done))
+            return i;
+        if (done == NULL && !lua_isnil(L, i))
+            number = i;
+    }
+    return time_is_up ? number : 0;
+}
+
+static int finish(lua_State *L, enum mode mode, int ready)
+{
+    if (mode == WAIT)
+        lua_pushboolean(L, ready == 1);
+    else
+        lua_pushvalue(L, ready);
+    return 1;
+}
+
+/* Yields what is waited on: the Dones, then the seconds that are left. */
+static int yield_waits(lua_State *L, waitset *set, enum mode mode, lua_KFunction resumed)
+{
+    int count = 0;
+    luaL_checkstack(L, set->arguments + 4, "too many arguments");
+    for (int i = 1; i <= set->arguments; i++)
+        if (test_done(L, i)) {
+            lua_pushvalue(L, i);
+            count++;
+        }
+    if (set->until != LCTX_NEVER) {
+        lua_pushnumber(L, lctx__seconds(set->until - lctx__monotonic()));
+        count++;
+    }
+    return lua_yieldk(L, count, (lua_KContext)set->arguments << 1 | mode, resumed);
+}
+
+/* In a coroutine, at first and whenever it is resumed. The waitset lies above the arguments; what a resumer has
+ * passed, above that. */
+static int resumed(lua_State *L, int status, lua_KContext context)
+{
+    enum mode mode = context & 1 ? SELECT : WAIT;
+    (void)status;
+    lua_settop(L, (int)(context >> 1) + 1);
+    waitset *set = lua_touserdata(L, -1);
+    int ready = find_ready(L, set->arguments, set->until);
+    if (ready)
+        return finish(L, mode, ready);
+    if (set->state->attached) {
+        if (!set->in_loop)
+            register_with_loop(L, set);
+        set->state->parked = L;
+    }
+    return yield_waits(L, set, mode, resumed);
+}
+
+/* In the main coroutine, or where a C function in between forbids to yield. A wait inside a callback runs what
+ * lies behind that callback: it may be what is waited for. */
+static int block(lua_State *L, waitset *set, enum mode mode)
+{
+    lctx_state *state = set->state;
+    bool in_callback = state->dispatching;
+    int ready;
+    register_waitset(L, set);
+    state->dispatching = false;
+    while (bind_dispatch(L, state), !(ready = find_ready(L, set->arguments, set->until)))
+        bind_block(L, state, set->until);
+    state->dispatching = in_callback;
+    return finish(L, mode, ready);
+}
+
+static int wait_for(lua_State *L, enum mode mode, lctx_ns until)
+{
+    int arguments = lua_gettop(L), ready = find_ready(L, arguments, until);
+    if (ready)
+        return finish(L, mode, ready);
+    lctx_state *state = lua_touserdata(L, lua_upvalueindex(UP_STATE));
+    if (state->mailbox == NULL)
+        return luaL_error(L, "the Lua state is being closed");
+    luaL_checkstack(L, 8, NULL);
+    waitset *set = push_waitset(L, state, arguments, until);
+    if (!lua_isyieldable(L))
+        return block(L, set, mode);
+    return resumed(L, LUA_YIELD, (lua_KContext)arguments << 1 | mode);
+}
+
+/* done:wait([seconds]) */
+static int done_wait(lua_State *L)
+{
+    check_done(L, 1);
+    double seconds = bind_opt_seconds(L, 2);
+    lua_settop(L, 2);
+    return wait_for(L, WAIT, lctx__instant(seconds));
+}
+
+/* select(x, ...) */
+static int select_first(lua_State *L)
+{
+    double seconds = INFINITY;
+    int dones = 0, numbers = 0;
+    for (int i = 1; i <= lua_gettop(L); i++) {
+        if (test_done(L, i)) {
+            dones++;
+        } else if (lua_type(L, i) == LUA_TNUMBER) {
+            luaL_argcheck(L, ++numbers == 1, i, "only one number of seconds can be given");
+            seconds = bind_opt_seconds(L, i);
+        } else if (!lua_isnil(L, i)) {
+            return luaL_typeerror(L, i, bind_test_context(L, i) ? "its Done, as ctx:done()" : "Done, number or nil");
+        }
+    }
+    if (dones == 0 && isinf(seconds))
+        return luaL_error(L, "nothing to wait for");
+    return wait_for(L, SELECT, lctx__instant(seconds));
+}
+
+/* ---- Registration ------------------------------------------------------------------------------------------- */
+
+const luaL_Reg bind_done_methods[] = {{"wait", done_wait},     {"closed", closed},   {"pollfd", fd},     {"getfd", fd},
+                                      {"events", events}, {"timeout", timeout}, {"dirty", closed}, {NULL, NULL}};
+const luaL_Reg bind_done_metamethods[] = {{"__gc", done_gc}, {NULL, NULL}};
+const luaL_Reg bind_waitset_metamethods[] = {{"__close", waitset_close}, {"__gc", waitset_close}, {NULL, NULL}};
+const luaL_Reg bind_done_functions[] = {{"select", select_first}, {NULL, NULL}};

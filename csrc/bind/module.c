@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * module.c - puts the library together. `require "lcontext.core"` gives a table with the public module,
+ * `context`, and what the Lua part of the library needs beside it.
+ */
+#include "bind.h"
+
+static int count_functions(const luaL_Reg *functions)
+{
+    int count = 0;
+    while (functions[count].name)
+        count++;
+    return count;
+}
+
+/* Sets functions in the table at the top; all get the common upvalues, which are at 1..UP_COUNT. */
+static void set_functions(lua_State *L, const luaL_Reg *functions)
+{
+    luaL_checkstack(L, UP_COUNT + 4, NULL);
+    for (; functions->name; functions++) {
+        for (int i = 1; i <= UP_COUNT; i++)
+            lua_pushvalue(L, i);
+        lua_pushcclosure(L, functions->func, UP_COUNT);
+        lua_setfield(L, -2, functions->name);
+    }
+}
+
+/* Fills the metatable at the top. __metatable keeps scripts from changing what all contexts share. */
+static void fill_metatable(lua_State *L, const char *name, const luaL_Reg *metamethods)
+{
+    set_functions(L, metamethods);
+    lua_pushstring(L, name);
+    lua_setfield(L, -2, "__name");
+    lua_pushstring(L, name);
+    lua_setfield(L, -2, "__metatable");
+}
+
+static void new_metatable(lua_State *L, const char *name, const luaL_Reg *metamethods, enum table table)
+{
+    lua_createtable(L, 0, count_functions(metamethods) + 3);
+    fill_metatable(L, name, metamethods);
+    lua_pushvalue(L, -1);
+    bind_set_table(L, table);
+}
+
+/* ---- For the Lua part of the library ------------------------------------------------------------------------- */
+
+/* attach(loop | nil) -> the loop that was attached before. A loop is a table with the functions resume(co), for
+ * a coroutine that has waited long enough, and spawn(f), which runs a callback as a task. */
+static int attach(lua_State *L)
+{
+    lctx_state *state = lua_touserdata(L, lua_upvalueindex(UP_STATE));
+    lua_settop(L, 1);
+    if (!lua_isnil(L, 1))
+        luaL_checktype(L, 1, LUA_TTABLE);
+    bind_push_table(L, TABLE_LOOP);
+    lua_insert(L, 1);
+    state->attached = !lua_isnil(L, 2);
+    bind_set_table(L, TABLE_LOOP);
+    return 1;
+}
+
+/* parked(co) -> whether its last yield was a wait() or select() that the attached loop will end. */
+static int parked(lua_State *L)
+{
+    lctx_state *state = lua_touserdata(L, lua_upvalueindex(UP_STATE));
+    bool was_parked = state->parked == lua_tothread(L, 1);
+    state->parked = NULL;
+    lua_pushboolean(L, was_parked);
+    return 1;
+}
+
+static const luaL_Reg internals[] = {{"attach", attach}, {"parked", parked}, {NULL, NULL}};
+
+/* ---- The module ---------------------------------------------------------------------------------------------- */
+
+static void push_root_context(lua_State *L, lctx *root)
+{
+    lctx_box *box = bind_new_context(L);
+    box->ctx = root;
+}
+
+static void fill_context_metatable(lua_State *L)
+{
+    lua_pushvalue(L, UP_CONTEXT);
+    fill_metatable(L, "context", bind_context_metamethods);
+    lua_newtable(L);
+    set_functions(L, bind_context_methods);
+    set_functions(L, bind_context_constructors);
+    set_functions(L, bind_value_constructors);
+    set_functions(L, bind_value_methods);
+    set_functions(L, bind_callback_constructors);
+    lua_setfield(L, -2, "__index");
+    lua_pop(L, 1);
+}
+
+static void make_other_metatables(lua_State *L)
+{
+    new_metatable(L, "Done", bind_done_metamethods, TABLE_DONE);
+    lua_newtable(L);
+    set_functions(L, bind_done_methods);
+    lua_setfield(L, -2, "__index");
+    new_metatable(L, "stop handle", bind_stop_metamethods, TABLE_STOP);
+    new_metatable(L, "key", bind_key_metamethods, TABLE_KEY);
+    new_metatable(L, "waitset", bind_waitset_metamethods, TABLE_WAITSET);
+    lua_pop(L, 4);
+}
+
+static void push_module(lua_State *L)
+{
+    lua_newtable(L);
+    set_functions(L, bind_context_functions);
+    set_functions(L, bind_context_constructors);
+    set_functions(L, bind_value_constructors);
+    set_functions(L, bind_key_functions);
+    set_functions(L, bind_callback_constructors);
+    set_functions(L, bind_dispatch_functions);
+    set_functions(L, bind_done_functions);
+    lua_pushvalue(L, UP_CANCELED);
+    lua_setfield(L, -2, "Canceled");
+    lua_pushvalue(L, UP_EXCEEDED);
+    lua_setfield(L, -2, "DeadlineExceeded");
+    lua_pushliteral(L, LCTX_VERSION);
+    lua_setfield(L, -2, "_VERSION");
+}
+
+__attribute__((visibility("default"))) int luaopen_lcontext_core(lua_State *L)
+{
+    lua_settop(L, 0);
+    if (bind_push_module(L))
+        return 1;
+    bind_state_open(L); /* the common upvalues, in their order */
+    bind_push_error_objects(L);
+    lua_newtable(L);
+    lua_pushvalue(L, -1);
+    bind_set_table(L, TABLE_CONTEXT);
+    bind_push_table(L, TABLE_REFS);
+    push_root_context(L, lctx_background());
+    push_root_context(L, lctx_todo());
+    fill_context_metatable(L);
+    make_other_metatables(L);
+
+    lua_newtable(L);
+    set_functions(L, internals);
+    push_module(L);
+    lua_setfield(L, -2, "context");
+    lua_pushvalue(L, -1);
+    bind_set_table(L, TABLE_MODULE);
+    return 1;
+}
