@@ -116,8 +116,8 @@ local adapter = {
 
 local function run_all()
   while next(tasks) do
-    turn()
     context.dispatch(first > last and math.huge or 0)
+    turn()
   end
 end
 

@@ -296,7 +296,7 @@ TEST(the_deadline_that_a_custom_parent_tells_is_respected)
 TEST(what_remains_of_a_custom_deadline_is_never_negative)
 {
     static const lctx_methods methods = {.deadline = tell_deadline};
-    double told = lctx_now() + 0.01;
+    double told = lctx_now() + 0.0095;
     lctx *custom = lctx_custom(NULL, &methods, &told);
     lag = MS;
     for (int i = 0; i < 20; i++)
