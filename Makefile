@@ -71,5 +71,47 @@ build/$(1)/%_test: spec/core/%_test.c spec/core/check.h $$(CORE) $$(HEADERS)
 endef
 $(foreach kind,plain tsan asan,$(eval $(call test_rule,$(kind))))
 
+# ---- Checking it: what CI runs beside the tests ----------------------------------------------------------------
+
+check: lint tsan asan valgrind
+
+setup-check: setup-test
+	@tools/need.sh --install clang valgrind luacheck luarocks
+
+# Every source under both compilers, with all warnings and with the flags of LuaRocks' builtin build only.
+lint: setup-check
+	for cc in gcc clang; do \
+	  for flags in "-O2 $(WARNINGS)" "-O2 -fPIC"; do \
+	    for source in $(CORE) $(BIND) $(wildcard spec/core/*.c); do \
+	      $$cc $$flags -I$(LUA_INCDIR) -fsyntax-only $$source || exit 1; \
+	    done; \
+	  done; \
+	done
+	luacheck --quiet lua spec examples tools
+
+tsan: setup-check
+	@$(MAKE) --no-print-directory CC=clang build/tsan
+	@SPECS=no tools/test.sh build/tsan
+
+asan: setup-check
+	@$(MAKE) --no-print-directory build/asan
+	@SPECS=no tools/test.sh build/asan
+
+# The specs under valgrind. LCONTEXT_SLOW tells them that time runs slower here.
+valgrind: setup-check
+	@$(MAKE) --no-print-directory all
+	LCONTEXT_SLOW=1 valgrind --quiet --leak-check=full --errors-for-leak-kinds=definite --error-exitcode=9 \
+	  --suppressions=tools/valgrind.supp $(LUA) tools/busted.lua spec
+
+# Installs the rock into a tree of its own, and uses it from another folder.
+ROCK_TREE := $(CURDIR)/build/rock
+rock: setup-check
+	rm -rf $(ROCK_TREE) && mkdir -p build/rock-source
+	git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t build/rock-source
+	cd build/rock-source && luarocks --lua-version 5.4 --tree $(ROCK_TREE) make rockspec/*.rockspec
+	cd / && LUA_PATH="$(ROCK_TREE)/share/lua/5.4/?.lua;$(ROCK_TREE)/share/lua/5.4/?/init.lua" \
+	  LUA_CPATH="$(ROCK_TREE)/lib/lua/5.4/?.so" $(LUA) -e \
+	  'local context = require "lcontext"; require "lcontext.loop"; print(context._VERSION, context.background())'
+
 FORCE:
-.PHONY: all demo install test setup-demo setup-test FORCE
+.PHONY: all demo install test check lint tsan asan valgrind rock setup-demo setup-test setup-check FORCE

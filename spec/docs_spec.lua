@@ -1,0 +1,29 @@
+-- Every example in the README and in doc/ is run here, as it stands.
+
+local function lua_blocks(path)
+  local file <close> = assert(io.open(path))
+  local blocks, block, start = {}, nil, nil
+  local number = 0
+  for line in file:lines() do
+    number = number + 1
+    if line == "```lua" then
+      block, start = {}, number
+    elseif line == "```" and block then
+      blocks[#blocks + 1] = { line = start, source = ("\n"):rep(start) .. table.concat(block, "\n") }
+      block = nil
+    elseif block then
+      block[#block + 1] = line
+    end
+  end
+  return blocks
+end
+
+describe("the examples of", function()
+  for _, path in ipairs { "README.md", "doc/manual.md", "doc/design.md" } do
+    for _, block in ipairs(lua_blocks(path)) do
+      it(path .. ", line " .. block.line, function()
+        assert(load(block.source, "@" .. path))()
+      end)
+    end
+  end
+end)

@@ -1,0 +1,2 @@
+-- Runs busted under this interpreter, whatever the one is that its command names.
+require "busted.runner" { standalone = false }
