@@ -12,7 +12,7 @@ local function handle(ctx, seconds)
   if context.select(ctx:done(), seconds) == ctx:done() then
     return nil, ctx:err()
   end
-  return "the answer"
+  return "done"
 end
 
 local function serve(seconds)
@@ -20,10 +20,10 @@ local function serve(seconds)
 
   -- <close> gives back what the context holds (its timer) however this function is left.
   local ctx <close> = context.with_timeout(context.background(), 1)
-  local answer, err = handle(ctx, seconds)
+  local result, err = handle(ctx, seconds)
 
-  print(("work of %.1f s: %s after %.2f s"):format(seconds, answer or "given up", context.now() - start))
-  print("  err() is " .. tostring(ctx:err()))
+  print(("work of %.1f s: %s after %.2f s"):format(seconds, result or "given up", context.now() - start))
+  print("  err() is " .. tostring(ctx:err())) -- nil as long as the context is live
 
   -- The two reasons for an end are values, to be compared with ==.
   if err == context.DeadlineExceeded then

@@ -24,20 +24,20 @@ end
 
 local function inner_worker(ctx)
   ctx:done():wait()
-  print("inner worker: request " .. request.id(ctx) .. ", " .. tostring(ctx:err()))
+  print("inner worker: request " .. request.id(ctx) .. ", " .. ctx:err())
 end
 
 local function outer_worker(ctx)
   -- The inner worker gets a context of its own, derived from ours: it inherits the value, and the end.
   loop.spawn(inner_worker, ctx:with_timeout(60))
   ctx:done():wait()
-  print("outer worker: request " .. request.id(ctx) .. ", " .. tostring(ctx:err()))
+  print("outer worker: request " .. request.id(ctx) .. ", " .. ctx:err())
 end
 
 loop.run(function()
   local ctx, cancel = request.with_id(context.background(), "r-42"):with_cancel()
   print("the context: " .. tostring(ctx))
-  print('under a string of that name: ' .. tostring(ctx:value("request id")))
+  print("its id, asked for by a string of that name: " .. tostring(ctx:value("request id")))
   loop.spawn(outer_worker, ctx)
   loop.sleep(0.2)
   cancel()

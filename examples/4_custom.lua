@@ -33,15 +33,16 @@ end
 
 local base, cancel = context.background():with_value("user", "alice"):with_cancel()
 
--- From here on it is a context like any other. (Only the methods that derive are missing, as it has just the
--- four: the functions of the module do the same.)
-local child <close> = context.with_timeout(reporting(base), 60):with_value("role", "admin")
+-- It has just the four methods, so what it is the parent of is made by a function of the module. What comes back
+-- is an ordinary context, with all methods.
+local ctx <close> = context.with_timeout(reporting(base), 60)
+local child = ctx:with_value("role", "admin")
 print("the child: " .. tostring(child))
 
--- "role" is found below the wrapper, which is not asked; "user" is not.
+-- "role" is found before the search gets to the wrapper; for "user" the wrapper is asked.
 print("role of the child: " .. child:value("role"))
 print("user of the child: " .. child:value("user"))
 
-print("err() before: " .. tostring(child:err()))
+print("before the cancel, err() is " .. tostring(child:err()))
 cancel("enough")
-print("err() after:  " .. tostring(child:err()) .. ", because of " .. context.cause(child))
+print("after it, err() is " .. child:err() .. ", and the cause " .. child:cause())

@@ -1,8 +1,8 @@
 -- Many values: a layer for each, or one layer for all?
 --
 -- with_value() adds one value, in a layer of its own. with_values() adds a whole table of them in one layer. Both
--- read the same afterwards. This program times both ways, for more and more values: how long it takes to put
--- them in, and how long to read one of them. The numbers are those of your machine, now.
+-- read the same afterwards. This program times both ways, for more and more values: how long it takes to put one
+-- in, and to read one, on average. The numbers are those of your machine, now.
 
 local context = require "lcontext"
 
@@ -22,15 +22,15 @@ local function one_layer(names)
   return context.background():with_values(values)
 end
 
--- Nanoseconds per step of f(), which takes `steps` of them: f is repeated for a tenth of a second or so, since
--- the clock is too coarse for a single call.
+-- Calls f(), which does `steps` things, for a twentieth of a second (a single call is too short to be measured),
+-- and returns the nanoseconds of processor time that one of those things takes.
 local function time(steps, f)
   collectgarbage()
   local start, calls = os.clock(), 0
   repeat
     f()
     calls = calls + 1
-  until os.clock() - start > 0.1
+  until os.clock() - start > 0.05
   return (os.clock() - start) / (calls * steps) * 1e9
 end
 

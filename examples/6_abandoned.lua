@@ -2,7 +2,8 @@
 --
 -- A job holds a temporary file, and removes it when its context ends. Its owner should cancel the job, but
 -- forgets, and drops it. Then the garbage collector finds that nothing can reach the context, and ends it: the
--- callback runs, and neither the file nor anything in memory stays behind.
+-- callback runs, and neither the file nor anything in memory stays behind. (This is the safety net, for contexts
+-- that would else never end. One with a callback and a deadline of its own waits for the deadline.)
 
 local context = require "lcontext"
 
@@ -19,7 +20,7 @@ local function start_job()
   -- The callback may refer to its own context: that does not keep the context.
   context.after_func(ctx, function()
     os.remove(path)
-    print("callback: the context ended (" .. tostring(ctx:err()) .. "), the file is removed")
+    print("callback: the context ended (" .. ctx:err() .. "), the file is removed")
   end)
   -- A step of the job has a time limit, hence a timer.
   return { path = path, cancel = cancel, step = ctx:with_timeout(3600) }
@@ -31,16 +32,15 @@ local function show(when, path)
     when, stats.contexts, stats.live, stats.timers, stats.callbacks, exists(path) and "there" or "gone"))
 end
 
-local job = start_job()
-local path = job.path
+local jobs = { start_job() }
+local path = jobs[1].path
 show("working", path)
 
-collectgarbage() -- the job has an owner: nothing happens
+collectgarbage() -- the job can be reached: nothing happens
 show("still owned", path)
 
-job = nil -- and now it has none
+jobs[1] = nil
 print("abandoned")
 collectgarbage() -- finds the context, and ends it
 context.dispatch() -- callbacks run here, never within the collector
-collectgarbage() -- the callback was the last that knew the context
 show("collected", path)

@@ -125,11 +125,20 @@ static inline lctx_box *bind_test_context(lua_State *L, int index)
 /* Raises if it is something else. */
 lctx_box *bind_check_context(lua_State *L, int arg);
 
-/* The parent at arg. A custom context is replaced by a context that stands for it. */
+/* The context at arg. A custom one is replaced by a context that stands for it. */
+lctx_box *bind_check_context_or_custom(lua_State *L, int arg);
+
+/* The same, of a context that is to be a parent: another error for nil. */
 lctx_box *bind_check_parent(lua_State *L, int arg);
 
-/* Pushes a new context userdata with an empty box. */
-lctx_box *bind_new_context(lua_State *L);
+/* Pushes a new context userdata with an empty box; the indices say where state and metatable are. */
+lctx_box *bind_new_context(lua_State *L, int state, int metatable);
+
+/* The same in a function with the common upvalues. */
+static inline lctx_box *bind_push_context(lua_State *L)
+{
+    return bind_new_context(L, lua_upvalueindex(UP_STATE), lua_upvalueindex(UP_CONTEXT));
+}
 
 /* Pushes the context at `index`, or the nearest above it that can end by itself, and returns its box; pushes
  * nothing and returns NULL if it can never end. */
@@ -163,7 +172,7 @@ extern const luaL_Reg bind_value_constructors[], bind_value_methods[];
 /* A Lua value for the core; an object (table, function, userdata, thread) as a new id of this state. */
 lctx_any bind_to_any(lua_State *L, lctx_state *state, int index);
 
-/* Pushes what the core has. False, and nothing pushed, for an object of another state. */
+/* Pushes what the core has, in a function with the common upvalues. False, and nothing pushed, for an object of another state. */
 bool bind_push_any(lua_State *L, const lctx_any *any);
 
 /* Enters the object at index in REFS, and takes it out. */

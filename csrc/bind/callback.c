@@ -163,7 +163,7 @@ void bind_orphan_callbacks(lua_State *L, int index)
 /* after_func(ctx, f) */
 static int after_func(lua_State *L)
 {
-    bind_check_parent(L, 1);
+    bind_check_context_or_custom(L, 1);
     if (!lua_isfunction(L, 2) && luaL_getmetafield(L, 2, "__call") == LUA_TNIL)
         return luaL_typeerror(L, 2, "function");
     lua_settop(L, 2);

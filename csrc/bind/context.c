@@ -19,37 +19,25 @@ lctx_box *bind_check_context(lua_State *L, int arg)
     return box;
 }
 
-lctx_box *bind_check_parent(lua_State *L, int arg)
+lctx_box *bind_check_context_or_custom(lua_State *L, int arg)
 {
     lctx_box *box = bind_test_context(L, arg);
-    if (box)
-        return box;
+    return box ? box : bind_wrap_custom(L, arg);
+}
+
+lctx_box *bind_check_parent(lua_State *L, int arg)
+{
     if (lua_isnoneornil(L, arg))
         luaL_error(L, "cannot create context from nil parent");
-    return bind_wrap_custom(L, arg);
+    return bind_check_context_or_custom(L, arg);
 }
 
 /* The metatable comes first: from then on the collector takes care of what the box gets. */
-static lctx_box *new_box(lua_State *L, lctx_state *state, int uservalues)
+lctx_box *bind_new_context(lua_State *L, int state, int metatable)
 {
-    lctx_box *box = lua_newuserdatauv(L, sizeof *box, uservalues);
-    *box = (lctx_box){.tag = &bind_context_tag, .ctx = lctx__ended(), .state = state};
-    return box;
-}
-
-lctx_box *bind_new_context(lua_State *L)
-{
-    lctx_box *box = new_box(L, bind_state(L), CONTEXT_ANCHORS);
-    bind_push_table(L, TABLE_CONTEXT);
-    lua_setmetatable(L, -2);
-    return box;
-}
-
-/* For the constructors, which have the common upvalues. */
-static lctx_box *push_context(lua_State *L)
-{
-    lctx_box *box = new_box(L, lua_touserdata(L, lua_upvalueindex(UP_STATE)), CONTEXT_ANCHORS);
-    lua_pushvalue(L, lua_upvalueindex(UP_CONTEXT));
+    lctx_box *box = lua_newuserdatauv(L, sizeof *box, CONTEXT_ANCHORS);
+    *box = (lctx_box){.tag = &bind_context_tag, .ctx = lctx__ended(), .state = lua_touserdata(L, state)};
+    lua_pushvalue(L, metatable);
     lua_setmetatable(L, -2);
     return box;
 }
@@ -198,7 +186,7 @@ static int todo(lua_State *L)
 static int with_cancel(lua_State *L)
 {
     lctx *parent = bind_check_parent(L, 1)->ctx;
-    adopt(L, push_context(L), lctx_with_cancel(parent));
+    adopt(L, bind_push_context(L), lctx_with_cancel(parent));
     return with_cancel_function(L);
 }
 
@@ -217,7 +205,7 @@ static int new_with_time(lua_State *L, double time, double unix_time, with_time 
 {
     lctx *parent = bind_test_context(L, 1)->ctx;
     lua_settop(L, 3);
-    lctx_box *box = push_context(L);
+    lctx_box *box = bind_push_context(L);
     if (custom_is_sooner(L, parent, unix_time)) {
         adopt(L, box, lctx_with_cancel(parent));
         return with_cancel_function(L);
@@ -259,7 +247,7 @@ static int with_timeout(lua_State *L)
 static int without_cancel(lua_State *L)
 {
     lctx *parent = bind_check_parent(L, 1)->ctx;
-    adopt(L, push_context(L), lctx_without_cancel(parent));
+    adopt(L, bind_push_context(L), lctx_without_cancel(parent));
     return 1;
 }
 
@@ -289,7 +277,7 @@ static int merge(lua_State *L)
         lua_rawseti(L, count + 1, i);
     }
     lua_replace(L, 1); /* parents: kept until the core has read it */
-    lctx_box *box = push_context(L);
+    lctx_box *box = bind_push_context(L);
     box->ctx = lctx__merge((size_t)count, parents, soonest);
     if (box->ctx == NULL) {
         box->ctx = lctx__ended();
@@ -321,8 +309,7 @@ static int cause(lua_State *L)
 /* cause(ctx): also of a custom context, whose Done says which context it ends with. */
 static int cause_of(lua_State *L)
 {
-    if (bind_test_context(L, 1) == NULL)
-        bind_check_parent(L, 1);
+    bind_check_context_or_custom(L, 1);
     return cause(L);
 }
 

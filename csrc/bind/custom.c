@@ -59,7 +59,7 @@ lctx_box *bind_wrap_custom(lua_State *L, int arg)
         luaL_typeerror(L, arg, "context");
     lua_settop(L, top);
     lctx_box *source = push_source(L, arg);     /* top + 1 */
-    lctx_box *box = bind_new_context(L);        /* top + 2 */
+    lctx_box *box = bind_push_context(L);       /* top + 2 */
     lctx_any mark = {.as.integer = ++box->state->last_id};
     bind_push_anchors(L, -1);
     lua_pushvalue(L, arg);
@@ -88,11 +88,10 @@ bool bind_push_custom(lua_State *L, const lctx *ctx)
     if (ctx->head.kind != LCTX_KIND_CUSTOM || scope->methods != &methods)
         return false;
     const custom *self = scope->self;
-    if (self->owner != bind_state(L)->mailbox)
+    const lctx_state *state = lua_touserdata(L, lua_upvalueindex(UP_STATE));
+    if (self->owner != state->mailbox)
         return false;
-    bind_push_table(L, TABLE_REFS);
-    lua_rawgeti(L, -1, self->id);
-    lua_remove(L, -2);
+    lua_rawgeti(L, lua_upvalueindex(UP_REFS), self->id);
     if (!lua_isnil(L, -1))
         return true;
     lua_pop(L, 1);

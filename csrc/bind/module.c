@@ -76,7 +76,7 @@ static const luaL_Reg internals[] = {{"attach", attach}, {"parked", parked}, {NU
 
 static void push_root_context(lua_State *L, lctx *root)
 {
-    lctx_box *box = bind_new_context(L);
+    lctx_box *box = bind_new_context(L, UP_STATE, UP_CONTEXT);
     box->ctx = root;
 }
 

@@ -47,11 +47,10 @@ lctx_any bind_to_any(lua_State *L, lctx_state *state, int index)
 
 static bool push_object(lua_State *L, const lctx_any *any)
 {
-    if (any->of.owner != bind_state(L)->mailbox)
+    const lctx_state *state = lua_touserdata(L, lua_upvalueindex(UP_STATE));
+    if (any->of.owner != state->mailbox)
         return false;
-    bind_push_table(L, TABLE_REFS);
-    lua_rawgeti(L, -1, any->as.integer);
-    lua_remove(L, -2);
+    lua_rawgeti(L, lua_upvalueindex(UP_REFS), any->as.integer);
     return true;
 }
 
@@ -130,7 +129,7 @@ static int with_value(lua_State *L)
         return luaL_error(L, "nil key");
     if (lua_type(L, 2) == LUA_TNUMBER && lua_tonumber(L, 2) != lua_tonumber(L, 2))
         return luaL_error(L, "key is not comparable");
-    lctx_box *box = bind_new_context(L); /* 4 */
+    lctx_box *box = bind_push_context(L); /* 4 */
     lua_pushvalue(L, 1);
     lua_setiuservalue(L, 4, CONTEXT_PARENT);
     lctx_entry entry = to_entry(L, parent->state, 2, 3);
@@ -159,7 +158,7 @@ static int with_values(lua_State *L)
     lctx_box *parent = bind_check_parent(L, 1);
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_settop(L, 2);
-    lctx_box *box = bind_new_context(L); /* 3 */
+    lctx_box *box = bind_push_context(L); /* 3 */
     lua_pushvalue(L, 1);
     lua_setiuservalue(L, 3, CONTEXT_PARENT);
     size_t count = count_pairs(L, 2), i = 0;
