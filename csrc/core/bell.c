@@ -2,15 +2,21 @@
 #include "bell.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <unistd.h>
 #ifdef __linux__
 #include <sys/eventfd.h>
 #endif
 
+static struct {
+    pthread_mutex_t mutex;
+    lctx_link *all;
+} registry = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
 #ifdef __linux__
 
-bool lctx__bell_open(lctx_bell *bell)
+static bool open_descriptors(lctx_bell *bell)
 {
     bell->fd = bell->ringer = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     return bell->fd >= 0;
@@ -24,56 +30,108 @@ static void prepare(int fd)
     fcntl(fd, F_SETFL, O_NONBLOCK);
 }
 
-bool lctx__bell_open(lctx_bell *bell)
+static bool open_descriptors(lctx_bell *bell)
 {
     int ends[2];
     if (pipe(ends) != 0)
         return false;
     prepare(ends[0]);
     prepare(ends[1]);
-    *bell = (lctx_bell){ends[0], ends[1]};
+    bell->fd = ends[0];
+    bell->ringer = ends[1];
     return true;
 }
 
 #endif
 
+static void close_descriptors(lctx_bell *bell)
+{
+    if (bell->ringer != bell->fd)
+        close(bell->ringer);
+    close(bell->fd);
+    bell->fd = bell->ringer = -1;
+}
+
+bool lctx__bell_open(lctx_bell *bell)
+{
+    if (!open_descriptors(bell))
+        return false;
+    atomic_store(&bell->rung, false);
+    pthread_mutex_lock(&registry.mutex);
+    lctx__list_append(&registry.all, &bell->all);
+    pthread_mutex_unlock(&registry.mutex);
+    return true;
+}
+
 void lctx__bell_close(lctx_bell *bell)
 {
     if (bell->fd < 0)
         return;
-    if (bell->ringer != bell->fd)
-        close(bell->ringer);
-    close(bell->fd);
-    *bell = (lctx_bell)LCTX_BELL_CLOSED;
+    pthread_mutex_lock(&registry.mutex);
+    lctx__list_remove(&registry.all, &bell->all);
+    pthread_mutex_unlock(&registry.mutex);
+    close_descriptors(bell);
 }
 
 /* Eight bytes, as an eventfd wants it. A pipe that is full is readable, which is all that counts. */
-void lctx__bell_ring(const lctx_bell *bell)
+static void write_ring(const lctx_bell *bell)
 {
     const uint64_t one = 1;
-    if (bell->fd >= 0 && write(bell->ringer, &one, sizeof one) < 0)
+    if (write(bell->ringer, &one, sizeof one) < 0)
         return;
 }
 
-void lctx__bell_hush(const lctx_bell *bell)
+void lctx__bell_ring(lctx_bell *bell)
+{
+    if (bell->fd < 0)
+        return;
+    atomic_store(&bell->rung, true);
+    write_ring(bell);
+}
+
+void lctx__bell_hush(lctx_bell *bell)
 {
     uint64_t rings[8];
     if (bell->fd < 0)
         return;
+    atomic_store(&bell->rung, false);
     while (read(bell->fd, rings, sizeof rings) == sizeof rings)
         continue;
 }
 
-void lctx__bell_renew(lctx_bell *bell)
+/* ---- fork ------------------------------------------------------------------------------------------------- */
+
+static void take_over(int own, int number)
 {
-    lctx_bell fresh;
-    if (bell->fd < 0 || !lctx__bell_open(&fresh))
+    dup2(own, number);
+    fcntl(number, F_SETFD, FD_CLOEXEC);
+}
+
+static void renew(lctx_bell *bell)
+{
+    lctx_bell own = LCTX_BELL_CLOSED;
+    if (!open_descriptors(&own))
         return;
-    dup2(fresh.fd, bell->fd);
-    fcntl(bell->fd, F_SETFD, FD_CLOEXEC);
-    if (bell->ringer != bell->fd) {
-        dup2(fresh.ringer, bell->ringer);
-        fcntl(bell->ringer, F_SETFD, FD_CLOEXEC);
-    }
-    lctx__bell_close(&fresh);
+    take_over(own.fd, bell->fd);
+    if (bell->ringer != bell->fd)
+        take_over(own.ringer, bell->ringer);
+    close_descriptors(&own);
+    if (atomic_load(&bell->rung))
+        write_ring(bell);
+}
+
+void lctx__bells_before_fork(void)
+{
+    pthread_mutex_lock(&registry.mutex);
+}
+
+void lctx__bells_after_fork(bool child)
+{
+    lctx_link *link = registry.all;
+    if (child && link)
+        do {
+            renew(LCTX_CONTAINER(link, lctx_bell, all));
+            link = link->next;
+        } while (link != registry.all);
+    pthread_mutex_unlock(&registry.mutex);
 }

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <time.h>
 
+#include "bell.h"
 #include "key.h"
 #include "lock.h"
 #include "mailbox.h"
@@ -34,6 +35,38 @@ void lctx__gate_leave(void)
     atomic_fetch_sub_explicit(&gate, 2, memory_order_release);
 }
 
+/* Parts are counted in one of two cells, by the epoch in which they began. Who settles begins a new epoch and
+ * waits for the old one's cell. */
+static _Atomic unsigned epoch;
+static _Atomic unsigned parts[2];
+static pthread_mutex_t settling = PTHREAD_MUTEX_INITIALIZER; /* inside the gate only, so never held at a fork */
+
+unsigned lctx__part_begin(void)
+{
+    for (;;) {
+        unsigned now = atomic_load(&epoch);
+        atomic_fetch_add(&parts[now & 1], 1);
+        if (atomic_load(&epoch) == now)
+            return now & 1;
+        atomic_fetch_sub(&parts[now & 1], 1);
+    }
+}
+
+void lctx__part_end(unsigned part)
+{
+    atomic_fetch_sub(&parts[part], 1);
+}
+
+void lctx__settle(void)
+{
+    pthread_mutex_lock(&settling);
+    unsigned old = atomic_fetch_add(&epoch, 1) & 1;
+    for (int spins = 0; atomic_load(&parts[old]) != 0; spins++)
+        if (spins > 1000)
+            nap();
+    pthread_mutex_unlock(&settling);
+}
+
 /* Two threads may fork at once: the second waits until the first has opened the gate again. */
 static void close_gate(void)
 {
@@ -52,6 +85,7 @@ static void before_fork(void)
 {
     close_gate();
     lctx__mailboxes_before_fork();
+    lctx__bells_before_fork();
     lctx__keys_before_fork();
     lctx__park_before_fork();
     lctx__timers_before_fork();
@@ -64,6 +98,7 @@ static void after_fork(bool child)
     lctx__timers_after_fork(child);
     lctx__park_after_fork(child);
     lctx__keys_after_fork();
+    lctx__bells_after_fork(child);
     lctx__mailboxes_after_fork(child);
     open_gate();
 }

@@ -7,6 +7,11 @@
  * left to finish it. Inside, a thread may take stripes and the locks of the wheel, of park.c and of
  * mailboxes, and may wait for another thread that is inside; it calls nothing of the user's.
  *
+ * The second thing that walks need of each other is to settle: a walk that has come upon a scope which another
+ * walk is still busy with does not wait there (with merges, two walks may come upon scopes of each other). It
+ * does its own part to the end, says so, and then waits for the parts of all walks that are under way. Nobody
+ * waits in the middle of a part, so every part ends.
+ *
  * The rest of this file's job is fork itself: all locks of the core are held while the process is copied.
  */
 #ifndef LCTX_GATE_H
@@ -14,5 +19,12 @@
 
 void lctx__gate_enter(void);
 void lctx__gate_leave(void);
+
+/* Brackets around the own part of a walk, inside the gate. */
+unsigned lctx__part_begin(void);
+void lctx__part_end(unsigned part);
+
+/* Waits until all parts that have begun have ended. Not within a part. */
+void lctx__settle(void);
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Locks. mailbox.mutex guards a mailbox; registry.mutex guards the list of all of them, which exists for
- * fork: the child must not ring its parent's bells. registry before mailbox, and nothing under either. Who
- * posts from a walk is inside the gate, which fork closes before it takes these.
+ * Locks. mailbox.mutex guards a mailbox; registry.mutex guards the list of all that are open, which are locked
+ * for a fork. registry before mailbox before the registry of bells. The mutex of one that is closed is taken
+ * only by who posts from a walk, inside the gate, which fork closes first.
  */
 #if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE
@@ -52,7 +52,7 @@ lctx_mailbox *lctx__mailbox_new(void)
     atomic_init(&mailbox->refs, 1);
     pthread_mutex_init(&mailbox->mutex, NULL);
     make_condition(mailbox);
-    mailbox->bell = (lctx_bell)LCTX_BELL_CLOSED;
+    mailbox->bell.fd = mailbox->bell.ringer = -1;
     pthread_mutex_lock(&registry.mutex);
     lctx__list_append(&registry.all, &mailbox->all);
     pthread_mutex_unlock(&registry.mutex);
@@ -76,16 +76,22 @@ static void update_due(lctx_mailbox *mailbox)
 void lctx__mailbox_close(lctx_mailbox *mailbox)
 {
     pthread_mutex_lock(&registry.mutex);
-    lctx__list_remove(&registry.all, &mailbox->all);
-    pthread_mutex_unlock(&registry.mutex);
-
     pthread_mutex_lock(&mailbox->mutex);
+    lctx__list_remove(&registry.all, &mailbox->all);
     mailbox->closed = true;
+    lctx_link *left = mailbox->queue;
+    mailbox->queue = NULL;
+    update_due(mailbox);
     lctx__bell_close(&mailbox->bell);
     pthread_mutex_unlock(&mailbox->mutex);
+    pthread_mutex_unlock(&registry.mutex);
 
-    for (lctx_after *note; (note = lctx__mailbox_take(mailbox));)
+    while (left) {
+        lctx_after *note = lctx__after_of(left);
+        lctx__list_remove(&left, &note->link);
         lctx__after_unref(note);
+        unref(mailbox);
+    }
     unref(mailbox);
 }
 
@@ -231,9 +237,6 @@ static void unlock_mailbox(lctx_mailbox *mailbox)
 static void renew_mailbox(lctx_mailbox *mailbox)
 {
     make_condition(mailbox); /* forgets waiters that are not in this process */
-    lctx__bell_renew(&mailbox->bell);
-    if (mailbox->queue)
-        lctx__bell_ring(&mailbox->bell);
 }
 
 void lctx__mailboxes_before_fork(void)

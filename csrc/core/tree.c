@@ -10,13 +10,13 @@
  *   3. An item is in at most one list. Whoever unlinks it - the walk of the scope above, its own end, its
  *      stop - does so under that list's stripe, and head.linked tells the others that it is done.
  *   4. BUSY is set only by the thread that ended the scope, in the same store, and that thread clears it when
- *      everything below has ended. A scope that is BUSY or has ended by its own cancel stays in the list
- *      above until then: a walk from above finds it there, and waits.
+ *      everything below has ended, whoever ended that. A scope that was ended by its own cancel stays in the
+ *      list above until then: a walk from above finds it there, and knows that it has to settle (gate.h).
  *   5. A scope is freed by whoever takes the last reference, and has been ended and unlinked then.
  *
  * Locks. At most one stripe is held at a time, and nothing else is taken under it: no order, no deadlock.
- * Threads wait for each other only in park_while_busy, always for a walk that began further down the tree
- * (4): those waits cannot form a circle either. The whole of a walk is inside the gate (gate.h).
+ * No walk waits for another before it has done its own part, and who waits for a scope to be no longer BUSY is
+ * not in a walk: those waits cannot form a circle either. The whole of a walk is inside the gate (gate.h).
  *
  * Depth. No function here calls itself: a walk keeps the ended scopes that still have a list in a queue that
  * is threaded through their own links (free, since they were unlinked from above), and frees from a stack
@@ -165,6 +165,7 @@ typedef struct walk {
     lctx_link *ended;   /* scopes that this walk has ended and made BUSY, each with a reference */
     lctx_link *dropped; /* scopes whose last reference the walk has, to be freed outside the gate */
     lctx_link *fired;   /* callbacks */
+    bool tangled;       /* it has come upon a scope that is BUSY */
 } walk;
 
 typedef enum outcome { ENDED_BEFORE, ENDED, ENDED_BUSY, NEEDS_GATE } outcome;
@@ -204,6 +205,11 @@ static void clear_busy(lctx_scope *scope)
         lctx__park_wake(scope);
 }
 
+static bool is_busy(const lctx_scope *scope)
+{
+    return (atomic_load_explicit(&scope->ctx.head.state, memory_order_acquire) & LCTX_STATE_BUSY) != 0;
+}
+
 /* Gives back a reference that the walk has taken. Freeing calls destructors of the user's, and waits. */
 static void drop(lctx_scope *scope, walk *walk)
 {
@@ -235,7 +241,7 @@ static void end_below(lctx_scope *scope, walk *walk)
         lctx__list_append(&walk->ended, &scope->link);
         return;
     case ENDED_BEFORE:
-        lctx__park_while_busy(scope);
+        walk->tangled |= is_busy(scope);
         break;
     default:
         if (scope->ctx.head.kind == LCTX_KIND_MERGE)
@@ -276,9 +282,10 @@ static void end_items(lctx_scope *scope, walk *walk)
     }
 }
 
-/* Ends everything below `top`, which this thread has made BUSY. */
+/* The own part of a walk: ends what is below `top` and was not ended by others. */
 static void end_descendants(lctx_scope *top, walk *walk)
 {
+    unsigned part = lctx__part_begin();
     end_items(top, walk);
     if (walk->ended) {
         lctx_link *link = walk->ended;
@@ -287,6 +294,15 @@ static void end_descendants(lctx_scope *top, walk *walk)
             link = link->next;
         } while (link != walk->ended);
     }
+    lctx__part_end(part);
+}
+
+/* Everything below `top`, which this thread has made BUSY, has ended when this returns. */
+static void walk_down(lctx_scope *top, walk *walk)
+{
+    end_descendants(top, walk);
+    if (walk->tangled)
+        lctx__settle();
     clear_busy(top);
     while (walk->ended) {
         lctx_scope *scope = pop_scope(&walk->ended);
@@ -305,7 +321,7 @@ void lctx__end(lctx_scope *scope, lctx_err_t err, lctx_reason *reason)
         lctx__gate_enter();
         outcome = end_one(scope, &walk, true);
         if (outcome == ENDED_BUSY)
-            end_descendants(scope, &walk);
+            walk_down(scope, &walk);
         lctx__after_run_quick(&walk.fired);
         lctx__gate_leave();
     }
