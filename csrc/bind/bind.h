@@ -39,6 +39,7 @@ typedef struct lctx_state {
     const lua_State *parked; /* the coroutine that was registered with the attached loop last */
     bool dispatching;        /* callbacks are being run */
     bool attached;           /* there is a loop in the table LOOP */
+    lctx_link *limbo;        /* notes whose contexts are being collected */
 } lctx_state;
 
 /* The tables of a state: uservalues of its userdata. */
@@ -83,13 +84,18 @@ enum { UP_STATE = 1, UP_CANCELED, UP_EXCEEDED, UP_CONTEXT, UP_REFS, UP_BACKGROUN
 /* Pushes the two error objects, Canceled first. */
 void bind_push_error_objects(lua_State *L);
 
-/* Pushes nil or an error object. Only for functions with the common upvalues. */
+/* Pushes nil or an error object. Only for functions with the common upvalues.
+ *
+ * Lua up to 5.4.6 goes wrong in `a .. b .. c` when the stack moves during a __concat. What is asked for an error
+ * is likely to put it into a message: so room for that is made here, where the stack may move. */
 static inline void bind_push_err(lua_State *L, lctx_err_t err)
 {
-    if (err == LCTX_LIVE)
+    if (err == LCTX_LIVE) {
         lua_pushnil(L);
-    else
-        lua_pushvalue(L, lua_upvalueindex(err == LCTX_CANCELED ? UP_CANCELED : UP_EXCEEDED));
+        return;
+    }
+    lua_checkstack(L, 3 * LUA_MINSTACK);
+    lua_pushvalue(L, lua_upvalueindex(err == LCTX_CANCELED ? UP_CANCELED : UP_EXCEEDED));
 }
 
 /* Raises "not enough memory". */
@@ -172,8 +178,9 @@ extern const luaL_Reg bind_value_constructors[], bind_value_methods[];
 /* A Lua value for the core; an object (table, function, userdata, thread) as a new id of this state. */
 lctx_any bind_to_any(lua_State *L, lctx_state *state, int index);
 
-/* Pushes what the core has, in a function with the common upvalues. False, and nothing pushed, for an object of another state. */
-bool bind_push_any(lua_State *L, const lctx_any *any);
+/* Pushes what the core has of the context at index, in a function with the common upvalues. False, and nothing
+ * pushed, for an object of another state. */
+bool bind_push_any(lua_State *L, int index, const lctx_any *any);
 
 /* Enters the object at index in REFS, and takes it out. */
 void bind_set_ref(lua_State *L, lua_Integer id, int index);
@@ -207,12 +214,18 @@ lctx_box *bind_push_context_of_done(lua_State *L, int index);
 /* Wakes the coroutine of the waitset `id`. Returns 1 if there was one to wake. */
 int bind_wake(lua_State *L, lua_Integer id);
 
+/* A loop was attached: wakes those that were to be woken when there was none. */
+void bind_wake_left_over(lua_State *L);
+
 /* ---- Callbacks ---- callback.c */
 
 extern const luaL_Reg bind_callback_constructors[], bind_stop_metamethods[];
 
 /* Pushes the callback that a note stands for and forgets it; false if it was stopped. */
 bool bind_take_callback(lua_State *L, const lctx_after *note);
+
+/* Whether the callback of a note can be taken later only. Then the note goes into state->limbo. */
+bool bind_is_in_limbo(lua_State *L, const lctx_after *note);
 
 /* A context is collected: its callbacks wait in ORPHANS from now on. Allocates nothing. */
 void bind_orphan_callbacks(lua_State *L, int index);
@@ -224,10 +237,13 @@ extern const luaL_Reg bind_dispatch_functions[];
 /* Runs what is due and returns how many callbacks and waiters that were; 0 inside a callback. */
 int bind_dispatch(lua_State *L, lctx_state *state);
 
+/* Whether a __gc is being run: callbacks never are in the collector. */
+bool bind_in_finalizer(lua_State *L);
+
 /* A dispatch point of a call that is not about dispatching: where a loop is attached, it is left to the loop. */
 static inline void bind_dispatch_if_due(lua_State *L, lctx_state *state)
 {
-    if (state->mailbox && !state->attached && lctx__mailbox_is_due(state->mailbox))
+    if (state->mailbox && !state->attached && lctx__mailbox_is_due(state->mailbox) && !bind_in_finalizer(L))
         bind_dispatch(L, state);
 }
 

@@ -13,6 +13,7 @@
  */
 #include "bind.h"
 
+#include "../core/context.h"
 #include "../core/tree.h"
 
 typedef struct stop_handle {
@@ -61,32 +62,32 @@ static bool mark(lua_State *L, lua_Integer id, int value)
     return changes;
 }
 
-/* Marks the topmost contexts above the one at the top, which it pops: of a merge, itself and the topmost above
- * each of its parents. Each merge is gone through once, however they share parents. */
-static void mark_family(lua_State *L, lua_Integer id, int value, int depth)
+/* Marks the topmost contexts above the one at `start`: of a merge, itself and the topmost above each of its
+ * parents. Merges are gone through once each, however they share parents, from a list at the top of the stack. */
+static void mark_family(lua_State *L, int start, lua_Integer id, int value)
 {
-    luaL_checkstack(L, 8, NULL);
-    if (depth > 150)
-        luaL_error(L, "contexts merged too deep");
-    for (;;) {
-        int type = lua_getiuservalue(L, -1, CONTEXT_PARENT);
-        if (type == LUA_TTABLE) {
-            lua_insert(L, -2); /* parents, merge */
-            bool first = mark(L, id, value);
-            lua_pop(L, 1);
-            for (lua_Integer i = 1; first && lua_rawgeti(L, -1, i) != LUA_TNIL; i++)
-                mark_family(L, id, value, depth + 1);
-            lua_pop(L, 1 + first);
-            return;
+    lua_createtable(L, 1, 0);
+    int list = lua_gettop(L);
+    lua_pushvalue(L, start);
+    lua_rawseti(L, list, 1);
+    for (lua_Integer left = 1; left > 0;) {
+        lua_rawgeti(L, list, left--);
+        const lctx_box *above;
+        int type;
+        for (;;) {
+            type = lua_getiuservalue(L, -1, CONTEXT_PARENT);
+            above = type == LUA_TUSERDATA ? lua_touserdata(L, -1) : NULL;
+            if (above == NULL || !lctx_can_end(above->ctx))
+                break;
+            lua_remove(L, -2);
         }
-        const lctx_box *above = type == LUA_TUSERDATA ? lua_touserdata(L, -1) : NULL;
-        if (above == NULL || !lctx_can_end(above->ctx))
-            break;
-        lua_remove(L, -2);
+        lua_insert(L, -2); /* what is above it, the topmost */
+        bool first = lctx__is_scope(((const lctx_box *)lua_touserdata(L, -1))->ctx) && mark(L, id, value);
+        lua_pop(L, 1);
+        for (lua_Integer i = 1; first && type == LUA_TTABLE && lua_rawgeti(L, -1, i) != LUA_TNIL; i++)
+            lua_rawseti(L, list, ++left);
+        lua_settop(L, list);
     }
-    lua_pop(L, 1);
-    if (lctx__is_scope(((const lctx_box *)lua_touserdata(L, -1))->ctx))
-        mark(L, id, value);
     lua_pop(L, 1);
 }
 
@@ -105,9 +106,7 @@ static void keep(lua_State *L, int context, bool on)
         lua_rawseti(L, -2, box->id);
         lua_pop(L, 1);
     } else if (lctx__ends_by_itself((lctx_scope *)box->ctx)) {
-        int value = lua_gettop(L);
-        lua_pushvalue(L, context);
-        mark_family(L, box->id, value, 0);
+        mark_family(L, context, box->id, lua_gettop(L));
     }
     lua_pop(L, 1);
 }
@@ -130,6 +129,21 @@ static void enroll(lua_State *L, int context)
     box->id = id;
 }
 
+/* A context that the collector is done with gets a callback all the same, as if it had had it before. Pushes
+ * anchors for it and returns their id. */
+static lua_Integer enroll_orphan(lua_State *L, lctx_state *state)
+{
+    lua_Integer id = ++state->last_id;
+    lua_createtable(L, 0, 2);
+    lua_pushinteger(L, 1);
+    lua_setfield(L, -2, "callbacks");
+    bind_push_table(L, TABLE_ORPHANS);
+    lua_pushvalue(L, -2);
+    lua_rawseti(L, -2, id);
+    lua_pop(L, 1);
+    return id;
+}
+
 static void clear_entry(lua_State *L, enum table table, lua_Integer id)
 {
     bind_push_table(L, table);
@@ -147,9 +161,25 @@ static void strike(lua_State *L, int context)
     clear_entry(L, TABLE_OWNERS, box->id);
 }
 
+/* Notes that came up while their context was being collected wait for this, too. */
+static void put_back_limbo(lctx_state *state, lua_Integer id)
+{
+    lctx_link *all = state->limbo;
+    state->limbo = NULL;
+    while (all) {
+        lctx_after *note = lctx__after_of(all);
+        lctx__list_remove(&all, &note->link);
+        if (note->tag == (intptr_t)id && state->mailbox)
+            lctx__mailbox_put_back(note);
+        else
+            lctx__list_append(&state->limbo, &note->link);
+    }
+}
+
 void bind_orphan_callbacks(lua_State *L, int index)
 {
     const lctx_box *box = lua_touserdata(L, index);
+    put_back_limbo(box->state, box->id);
     bind_push_table(L, TABLE_ORPHANS);
     lua_getiuservalue(L, index, CONTEXT_ANCHORS);
     lua_pushinteger(L, box->callbacks);
@@ -178,15 +208,20 @@ static int after_func(lua_State *L)
     }
     if (stop->state->mailbox == NULL)
         return luaL_error(L, "the Lua state is being closed");
-    bind_push_anchors(L, 4); /* 5 */
-    if (box->callbacks == 0)
-        enroll(L, 4);
-    stop->note = lctx__mailbox_register(stop->state->mailbox, box->ctx, LCTX_KIND_CALLBACK, (intptr_t)box->id);
+    bool collected = box->ctx == lctx__ended();
+    lua_Integer id = collected ? enroll_orphan(L, stop->state) : 0; /* 5: ANCHORS */
+    if (!collected) {
+        bind_push_anchors(L, 4);
+        if (box->callbacks == 0)
+            enroll(L, 4);
+        id = box->id;
+    }
+    stop->note = lctx__mailbox_register(stop->state->mailbox, box->ctx, LCTX_KIND_CALLBACK, (intptr_t)id);
     if (stop->note == NULL)
         return bind_no_memory(L);
     lua_pushvalue(L, 2);
     lua_rawsetp(L, 5, stop->note);
-    if (box->callbacks++ == 0)
+    if (!collected && box->callbacks++ == 0)
         keep(L, 4, true);
     stop->complete = true;
     lua_settop(L, 3);
@@ -254,6 +289,18 @@ bool bind_take_callback(lua_State *L, const lctx_after *note)
 {
     luaL_checkstack(L, 12, NULL);
     return take_from_owner(L, note) || take_from_orphans(L, note);
+}
+
+/* Lua clears weak values before it calls finalizers: for a moment a context that is to be collected is not in
+ * OWNERS any more, and its callbacks not yet in ORPHANS. */
+bool bind_is_in_limbo(lua_State *L, const lctx_after *note)
+{
+    bind_push_table(L, TABLE_OWNERS);
+    bool owned = lua_rawgeti(L, -1, (lua_Integer)note->tag) != LUA_TNIL;
+    bind_push_table(L, TABLE_ORPHANS);
+    bool awaited = lua_rawgeti(L, -1, (lua_Integer)note->tag) == LUA_TBOOLEAN;
+    lua_pop(L, 4);
+    return awaited && !owned;
 }
 
 /* ---- The handle ------------------------------------------------------------------------------------------- */

@@ -301,7 +301,7 @@ static int cause(lua_State *L)
     lctx *ctx = bind_check_context(L, 1)->ctx;
     lctx_err_t err = lctx_err(ctx);
     lctx_any any;
-    if (err == LCTX_LIVE || !lctx_cause(ctx, &any) || !bind_push_any(L, &any))
+    if (err == LCTX_LIVE || !lctx_cause(ctx, &any) || !bind_push_any(L, 1, &any))
         bind_push_err(L, err);
     return 1;
 }
@@ -332,7 +332,7 @@ static int remaining(lua_State *L)
     lctx *ctx = bind_check_context(L, 1)->ctx;
     double seconds = lctx_remaining(ctx), time;
     if (isinf(seconds) && bind_deadline(L, ctx, &time)) /* a custom context's */
-        seconds = time > lctx_now() ? time - lctx_now() : 0;
+        seconds = fmax(time - lctx_now(), 0);
     if (isinf(seconds))
         lua_pushnil(L);
     else

@@ -75,7 +75,7 @@ static void add_any(printer *out, const lctx_any *any, bool is_key)
     else if (any->type == LCTX_BOOLEAN)
         add(out, any->as.boolean ? "true" : "false");
     else {
-        bind_push_any(out->L, any);
+        bind_push_any(out->L, 1, any);
         luaL_tolstring(out->L, -1, NULL);
         lua_remove(out->L, -2);
         luaL_addvalue(&out->buffer);
@@ -93,7 +93,7 @@ static void add_key(printer *out, const lctx_entry *entry)
 /* A value that is a key object prints as its name. */
 static void add_value(printer *out, const lctx_any *any)
 {
-    if (any->type == LCTX_OBJECT && any->subtype == LUA_TUSERDATA && bind_push_any(out->L, any)) {
+    if (any->type == LCTX_OBJECT && any->subtype == LUA_TUSERDATA && bind_push_any(out->L, 1, any)) {
         if (bind_is_key(out->L, -1)) {
             luaL_tolstring(out->L, -1, NULL);
             lua_remove(out->L, -2);
@@ -177,13 +177,15 @@ static void push_custom(lua_State *L, const lctx *ctx)
         luaL_tolstring(L, -1, NULL);
         lua_replace(L, -3);
         lua_pop(L, 1);
-    } else if (luaL_getmetafield(L, -1, "__name") == LUA_TSTRING) {
-        lua_replace(L, -2);
-    } else {
-        lua_settop(L, lua_absindex(L, -1));
-        lua_pushliteral(L, "custom");
-        lua_replace(L, -2);
+        return;
     }
+    if (luaL_getmetafield(L, -1, "__name") == LUA_TNIL)
+        lua_pushnil(L);
+    if (lua_type(L, -1) != LUA_TSTRING) {
+        lua_pop(L, 1);
+        lua_pushliteral(L, "custom");
+    }
+    lua_replace(L, -2);
 }
 
 /* What a chain begins with: a root, a merge or a custom context. */

@@ -5,6 +5,7 @@
 #include "bind.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "../core/timer.h"
 
@@ -41,6 +42,10 @@ static int run_note(lua_State *L, lctx_state *state, lctx_after *note)
     lua_Integer id = note->tag;
     bool is_callback = note->head.kind == LCTX_KIND_CALLBACK;
     bool found = is_callback && bind_take_callback(L, note);
+    if (is_callback && !found && bind_is_in_limbo(L, note)) {
+        lctx__list_append(&state->limbo, &note->link);
+        return 0;
+    }
     lctx__after_unref(note);
     if (!is_callback)
         return bind_wake(L, id);
@@ -79,6 +84,16 @@ int bind_dispatch(lua_State *L, lctx_state *state)
     int count = (int)lua_tointeger(L, -1);
     lua_pop(L, 1);
     return count;
+}
+
+bool bind_in_finalizer(lua_State *L)
+{
+    lua_Debug info;
+    for (int level = 0; lua_getstack(L, level, &info); level++)
+        if (lua_getinfo(L, "n", &info) && strcmp(info.namewhat, "metamethod") == 0 && info.name &&
+            strcmp(info.name, "__gc") == 0)
+            return true;
+    return false;
 }
 
 static int nothing(lua_State *L)

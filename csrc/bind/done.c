@@ -126,6 +126,7 @@ typedef struct waitset {
     lctx_ns until;
     lctx *alarm;        /* ends at `until`; for who waits in a loop */
     bool in_loop;       /* entered in WAITS */
+    bool is_due;        /* and was to be woken when no loop was attached */
     int arguments;      /* on the stack of the one who waits: Dones, nils and a number */
     int registered;     /* notes */
     lctx_after *notes[];
@@ -133,7 +134,7 @@ typedef struct waitset {
 
 static const char waitset_tag;
 
-static void clear_waitset(lua_State *L, waitset *set)
+static void drop_notes(waitset *set)
 {
     while (set->registered > 0) {
         lctx_after *note = set->notes[--set->registered];
@@ -142,6 +143,11 @@ static void clear_waitset(lua_State *L, waitset *set)
     }
     lctx_unref(set->alarm);
     set->alarm = NULL;
+}
+
+static void clear_waitset(lua_State *L, waitset *set)
+{
+    drop_notes(set);
     if (set->in_loop) {
         bind_push_table(L, TABLE_WAITS);
         lua_pushnil(L);
@@ -182,6 +188,7 @@ static void add_note(lua_State *L, waitset *set, lctx *ctx, lctx_kind kind)
 static void register_waitset(lua_State *L, waitset *set)
 {
     clear_waitset(L, set);
+    set->is_due = false;
     set->id = ++set->state->last_id;
     for (int i = 1; i <= set->arguments; i++)
         if (test_done(L, i))
@@ -217,16 +224,38 @@ int bind_wake(lua_State *L, lua_Integer id)
         lua_pop(L, 2);
         return 0;
     }
+    if (!set->state->attached) {
+        set->is_due = true;
+        drop_notes(set);
+        lua_pop(L, 2);
+        return 0;
+    }
     lua_getiuservalue(L, -1, 1);
     clear_waitset(L, set);
     bind_push_table(L, TABLE_LOOP);
-    if (lua_istable(L, -1)) {
-        lua_getfield(L, -1, "resume");
-        lua_pushvalue(L, -3);
-        lua_call(L, 1, 0);
-    }
+    lua_getfield(L, -1, "resume");
+    lua_pushvalue(L, -3);
+    lua_call(L, 1, 0);
     lua_pop(L, 4);
     return 1;
+}
+
+void bind_wake_left_over(lua_State *L)
+{
+    bind_push_table(L, TABLE_WAITS);
+    lua_newtable(L);
+    lua_Integer count = 0;
+    for (lua_pushnil(L); lua_next(L, -3); lua_pop(L, 1))
+        if (((waitset *)lua_touserdata(L, -1))->is_due) {
+            lua_pushvalue(L, -2);
+            lua_rawseti(L, -4, ++count);
+        }
+    for (lua_Integer i = 1; i <= count; i++) {
+        lua_rawgeti(L, -1, i);
+        bind_wake(L, lua_tointeger(L, -1));
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 2);
 }
 
 /* ---- Waiting ------------------------------------------------------------------------------------------------ */
@@ -236,16 +265,13 @@ enum mode { WAIT, SELECT };
 /* The index of the first argument that is ready: a closed Done, or the number when the time is up; else 0. */
 static int find_ready(lua_State *L, int arguments, lctx_ns until)
 {
-    int number = 0;
     bool time_is_up = until <= lctx__monotonic();
     for (int i = 1; i <= arguments; i++) {
         const done_box *done = test_done(L, i);
-        if (done && is_closed(done))
+        if (done ? is_closed(done) : time_is_up && !lua_isnil(L, i))
             return i;
-        if (done == NULL && !lua_isnil(L, i))
-            number = i;
     }
-    return time_is_up ? number : 0;
+    return 0;
 }
 
 static int finish(lua_State *L, enum mode mode, int ready)
@@ -347,7 +373,7 @@ static int select_first(lua_State *L)
             return luaL_typeerror(L, i, bind_test_context(L, i) ? "its Done, as ctx:done()" : "Done, number or nil");
         }
     }
-    if (dones == 0 && isinf(seconds))
+    if (dones == 0 && numbers == 0)
         return luaL_error(L, "nothing to wait for");
     return wait_for(L, SELECT, lctx__instant(seconds));
 }

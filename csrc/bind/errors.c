@@ -17,11 +17,22 @@ static int error_tostring(lua_State *L)
     return 1;
 }
 
-/* Either side may be the error object. */
+static void push_as_string(lua_State *L, int index)
+{
+    const lctx_err_t *error = luaL_testudata(L, index, "lcontext.Error");
+    if (error)
+        lua_pushstring(L, lctx_strerror(*error));
+    else if (lua_isstring(L, index))
+        lua_pushvalue(L, index);
+    else
+        luaL_tolstring(L, index, NULL);
+}
+
+/* Either side may be the error object. Calls nothing that it can do without: see bind_push_err. */
 static int error_concat(lua_State *L)
 {
-    luaL_tolstring(L, 1, NULL);
-    luaL_tolstring(L, 2, NULL);
+    push_as_string(L, 1);
+    push_as_string(L, 2);
     lua_concat(L, 2);
     return 1;
 }

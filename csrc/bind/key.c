@@ -46,7 +46,11 @@ static int key_gc(lua_State *L)
 static int key_tostring(lua_State *L)
 {
     key_box *box = test_key(L, 1);
-    luaL_argexpected(L, box && box->key, 1, "key");
+    luaL_argexpected(L, box, 1, "key");
+    if (box->key == NULL) {
+        lua_pushliteral(L, "key");
+        return 1;
+    }
     const lctx_any *name = lctx__key_content(box->key);
     lua_pushlstring(L, name->as.string, name->of.length);
     return 1;
@@ -174,6 +178,8 @@ const void *bind_to_key(lua_State *L, int index, bool create, bool *keyed)
     *keyed = true;
     if (box) {
         key = box->key;
+        if (key == NULL && create)
+            luaL_error(L, "key was collected");
         lua_pushvalue(L, index);
     } else if (to_content(L, index, &content)) {
         key = scalar_key(L, index, &content, create);

@@ -57,6 +57,8 @@ static int attach(lua_State *L)
     lua_insert(L, 1);
     state->attached = !lua_isnil(L, 2);
     bind_set_table(L, TABLE_LOOP);
+    if (state->attached)
+        bind_wake_left_over(L);
     return 1;
 }
 

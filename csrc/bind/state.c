@@ -16,6 +16,11 @@ static int state_gc(lua_State *L)
     lctx_state *state = lua_touserdata(L, 1);
     if (state->mailbox == NULL)
         return 0;
+    while (state->limbo) {
+        lctx_after *note = lctx__after_of(state->limbo);
+        lctx__list_remove(&state->limbo, &note->link);
+        lctx__after_unref(note);
+    }
     lctx__mailbox_close(state->mailbox);
     state->mailbox = NULL;
     if (atomic_fetch_sub(&states, 1) == 1)

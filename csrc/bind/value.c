@@ -45,16 +45,52 @@ lctx_any bind_to_any(lua_State *L, lctx_state *state, int index)
     return any;
 }
 
-static bool push_object(lua_State *L, const lctx_any *any)
+/* Lua clears weak values before it calls finalizers. One that asks for what is not in REFS any more finds it
+ * where it is anchored: in the context at `context` or above. Pushes it, or nil. */
+static void search_object(lua_State *L, int context, lua_Integer id)
+{
+    enum { SEARCH_LIMIT = 100000 };
+    lua_createtable(L, 1, 0);
+    int list = lua_gettop(L);
+    lua_pushvalue(L, context);
+    lua_rawseti(L, list, 1);
+    lua_Integer first = 1, last = 1;
+    bool found = false;
+    while (!found && first <= last && first < SEARCH_LIMIT) {
+        lua_settop(L, list);
+        lua_rawgeti(L, list, first++);
+        const lctx_box *box = lua_touserdata(L, -1);
+        if (!lctx__is_scope(box->ctx) && box->id == id) {
+            found = lua_getiuservalue(L, -1, CONTEXT_VALUE) != LUA_TNIL;
+            break;
+        }
+        int parent = lua_getiuservalue(L, -1, CONTEXT_PARENT);
+        if (parent == LUA_TUSERDATA)
+            lua_rawseti(L, list, ++last);
+        for (lua_Integer i = 1; parent == LUA_TTABLE && lua_rawgeti(L, list + 2, i) != LUA_TNIL; i++)
+            lua_rawseti(L, list, ++last);
+        lua_settop(L, list + 1);
+        found = lua_getiuservalue(L, -1, CONTEXT_ANCHORS) == LUA_TTABLE && lua_rawgeti(L, -1, -id) != LUA_TNIL;
+    }
+    if (!found)
+        lua_pushnil(L);
+    lua_replace(L, list);
+    lua_settop(L, list);
+}
+
+static bool push_object(lua_State *L, int context, const lctx_any *any)
 {
     const lctx_state *state = lua_touserdata(L, lua_upvalueindex(UP_STATE));
     if (any->of.owner != state->mailbox)
         return false;
-    lua_rawgeti(L, lua_upvalueindex(UP_REFS), any->as.integer);
+    if (lua_rawgeti(L, lua_upvalueindex(UP_REFS), any->as.integer) == LUA_TNIL) {
+        lua_pop(L, 1);
+        search_object(L, context, any->as.integer);
+    }
     return true;
 }
 
-bool bind_push_any(lua_State *L, const lctx_any *any)
+bool bind_push_any(lua_State *L, int context, const lctx_any *any)
 {
     switch (any->type) {
     case LCTX_BOOLEAN:
@@ -73,7 +109,7 @@ bool bind_push_any(lua_State *L, const lctx_any *any)
         lua_pushlightuserdata(L, any->as.pointer);
         return true;
     case LCTX_OBJECT:
-        return push_object(L, any);
+        return push_object(L, context, any);
     default:
         lua_pushnil(L);
         return true;
@@ -165,6 +201,8 @@ static int with_values(lua_State *L)
     lctx_entry *entries = lua_newuserdatauv(L, sizeof *entries * count, 0); /* 4 */
     lua_createtable(L, (int)count, 0);                                      /* 5: holds the keys */
     for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
+        if (i == count) /* a finalizer has run */
+            return luaL_error(L, "the table was changed while it was read");
         entries[i] = to_entry(L, parent->state, 6, 7);
         lua_rawseti(L, 5, (lua_Integer)++i);
         if (entries[i - 1].value.type != LCTX_OBJECT)
@@ -177,7 +215,7 @@ static int with_values(lua_State *L)
         lua_pop(L, 1);
         bind_set_ref(L, id, 7);
     }
-    set_context(L, box, lctx__with_entries(parent->ctx, LCTX_KIND_VALUES, count, entries));
+    set_context(L, box, lctx__with_entries(parent->ctx, LCTX_KIND_VALUES, i, entries));
     lua_settop(L, 3);
     return 1;
 }
@@ -214,7 +252,7 @@ static int value(lua_State *L)
     const lctx_any *found = key ? lctx__find(ctx, key, ask_custom, L, &answer) : NULL;
     if (found == &answer)
         return 1;
-    if (found == NULL || !bind_push_any(L, found))
+    if (found == NULL || !bind_push_any(L, 1, found))
         lua_pushnil(L);
     return 1;
 }

@@ -81,6 +81,8 @@ static lctx *new_deadline(lctx *parent, lctx_ns when, lctx_ns now, double unix_t
         return NULL;
     lctx_deadline_scope *deadline = new_context(sizeof *deadline, LCTX_KIND_DEADLINE, parent);
     if (deadline == NULL) {
+        if (reason && cause->type == LCTX_POINTER)
+            reason->value.of.drop = NULL; /* the caller keeps it */
         lctx__reason_unref(reason);
         errno = ENOMEM;
         return NULL;
@@ -119,16 +121,37 @@ static bool parent_is_sooner(const lctx *parent, lctx_ns when, double unix_time)
     return theirs <= (isnan(unix_time) ? lctx_now() + lctx__seconds(when - lctx__monotonic()) : unix_time);
 }
 
+/* A context whose cause will never be used: it was taken over all the same. */
+static lctx *without_deadline(lctx *parent, const lctx_any *cause)
+{
+    lctx *ctx = lctx_with_cancel(parent);
+    if (ctx && cause && cause->type == LCTX_POINTER && cause->of.drop)
+        cause->of.drop(cause->as.pointer);
+    return ctx;
+}
+
+/* The instant `span` after now, within what can be told. */
+static lctx_ns instant_after(lctx_ns now, lctx_ns span)
+{
+    if (span < -now)
+        return 0;
+    return span > LCTX_NEVER - 1 - now ? LCTX_NEVER - 1 : now + span;
+}
+
+/* A point in time and its instant are told apart by less than this: two steps of a double in our days. The
+ * error goes to the side on which a deadline that was seen to pass is never still live. */
+#define CLOCK_ERROR 5e-7
+
 lctx *lctx_with_deadline(lctx *parent, double unix_time, const lctx_any *cause)
 {
     if (parent == NULL || isnan(unix_time))
         return invalid();
     if (unix_time == INFINITY)
-        return lctx_with_cancel(parent);
-    lctx_ns now = lctx__monotonic(), span = lctx__ns(unix_time - lctx_now());
-    lctx_ns when = span > LCTX_NEVER - 1 - now ? LCTX_NEVER - 1 : now + span;
+        return without_deadline(parent, cause);
+    lctx_ns now = lctx__monotonic();
+    lctx_ns when = instant_after(now, lctx__ns(unix_time - lctx_now() - CLOCK_ERROR));
     if (parent_is_sooner(parent, when, unix_time))
-        return lctx_with_cancel(parent);
+        return without_deadline(parent, cause);
     return new_deadline(parent, when, now, unix_time, cause);
 }
 
@@ -137,11 +160,10 @@ lctx *lctx_with_timeout(lctx *parent, double seconds, const lctx_any *cause)
     if (parent == NULL || isnan(seconds))
         return invalid();
     if (seconds == INFINITY)
-        return lctx_with_cancel(parent);
-    lctx_ns now = lctx__monotonic(), span = lctx__ns(seconds);
-    lctx_ns when = span > LCTX_NEVER - 1 - now ? LCTX_NEVER - 1 : now + span;
+        return without_deadline(parent, cause);
+    lctx_ns now = lctx__monotonic(), when = instant_after(now, lctx__ns(seconds));
     if (parent_is_sooner(parent, when, NAN))
-        return lctx_with_cancel(parent);
+        return without_deadline(parent, cause);
     return new_deadline(parent, when, now, NAN, cause);
 }
 
@@ -302,22 +324,22 @@ static lctx_err_t look_at_clock(lctx_scope *scope, lctx_deadline_scope *deadline
     return lctx__state(scope);
 }
 
-static bool clock_counts(const lctx_deadline_scope *deadline)
-{
-    return atomic_load_explicit(&deadline->watched, memory_order_relaxed) ||
-           atomic_load_explicit(&lctx__timers_unattended, memory_order_relaxed);
-}
-
 lctx_err_t lctx_err(lctx *ctx)
 {
     lctx_scope *scope = lctx__scope_of(ctx);
     if (scope == NULL)
         return LCTX_LIVE;
     lctx_err_t err = lctx__state(scope);
-    if (err != LCTX_LIVE || scope->ctx.at.limit == NULL)
+    if (err != LCTX_LIVE)
         return err;
+    if (atomic_load_explicit(&lctx__timers_unattended, memory_order_relaxed)) {
+        lctx__timers_run();
+        return lctx__state(scope);
+    }
     lctx_deadline_scope *deadline = deadline_of(scope);
-    return deadline && clock_counts(deadline) ? look_at_clock(scope, deadline) : err;
+    if (deadline && atomic_load_explicit(&deadline->watched, memory_order_relaxed))
+        return look_at_clock(scope, deadline);
+    return LCTX_LIVE;
 }
 
 bool lctx_can_end(const lctx *ctx)
@@ -332,7 +354,8 @@ static double unix_time_of(lctx_deadline_scope *deadline)
     double time = atomic_load_explicit(&deadline->unix_time, memory_order_relaxed);
     if (!isnan(time))
         return time;
-    double now = lctx_now() + lctx__seconds(deadline->timer.when - lctx__monotonic());
+    double left = lctx__seconds(deadline->timer.when - lctx__monotonic());
+    double now = left + lctx_now() + CLOCK_ERROR;
     if (atomic_compare_exchange_strong(&deadline->unix_time, &time, now))
         return now;
     return time;
@@ -380,7 +403,8 @@ double lctx_remaining(lctx *ctx)
     double time;
     if (!lctx__deadline(ctx, &time))
         return INFINITY;
-    return time > lctx_now() ? time - lctx_now() : 0;
+    time -= lctx_now();
+    return time > 0 ? time : 0;
 }
 
 bool lctx_cause(lctx *ctx, lctx_any *cause)

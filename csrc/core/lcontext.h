@@ -15,7 +15,7 @@
  *             never. Durations run on the monotonic clock; a deadline given as a point in time is turned
  *             into a duration once, when the context is made.
  * Errors.     A constructor that fails returns NULL and sets errno: EINVAL for a NULL parent, a NULL key or
- *             a NaN, ENOMEM when memory is out. Ending a context allocates nothing and cannot fail.
+ *             a NaN, ENOMEM when memory is out; what you passed is then still yours. Ending a context allocates nothing and cannot fail.
  */
 #ifndef LCONTEXT_H
 #define LCONTEXT_H

@@ -101,18 +101,26 @@ static void post(lctx_after *note, void *arg)
     pthread_mutex_lock(&mailbox->mutex);
     bool closed = mailbox->closed;
     if (!closed) {
-        if (mailbox->queue == NULL) {
+        bool first = mailbox->queue == NULL;
+        lctx__list_append(&mailbox->queue, &note->link);
+        update_due(mailbox);
+        if (first) { /* who is woken must find it */
             lctx__bell_ring(&mailbox->bell);
             pthread_cond_signal(&mailbox->posted);
         }
-        lctx__list_append(&mailbox->queue, &note->link);
-        update_due(mailbox);
     }
     pthread_mutex_unlock(&mailbox->mutex);
     if (closed) {
         lctx__after_unref(note);
         unref(mailbox);
     }
+}
+
+void lctx__mailbox_put_back(lctx_after *note)
+{
+    lctx_mailbox *mailbox = note->arg;
+    atomic_fetch_add_explicit(&mailbox->refs, 1, memory_order_relaxed);
+    post(note, mailbox);
 }
 
 lctx_after *lctx__mailbox_register(lctx_mailbox *mailbox, lctx *ctx, lctx_kind kind, intptr_t tag)

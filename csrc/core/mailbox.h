@@ -28,6 +28,9 @@ bool lctx__mailbox_stop(lctx_after *note);
 /* Takes the oldest note, with a reference for lctx__after_unref; NULL if there is none. */
 lctx_after *lctx__mailbox_take(lctx_mailbox *mailbox);
 
+/* Posts a note that was taken again. Its mailbox is open. */
+void lctx__mailbox_put_back(lctx_after *note);
+
 /* Whether there is something to take: exact for what this thread has caused, else a hint. One load. */
 bool lctx__mailbox_is_due(const lctx_mailbox *mailbox);
 

@@ -119,11 +119,18 @@ bool lctx__map_put(lctx_map *map, const lctx_entry *entry, uint32_t rank)
     }
 }
 
-bool lctx__map_add_custom(lctx_map *map, lctx *custom)
+static bool lists_custom(const lctx_map *map, const lctx *custom)
 {
     for (uint32_t i = 0; i < map->custom_count; i++)
         if (map->customs[i] == custom)
             return true;
+    return false;
+}
+
+bool lctx__map_add_custom(lctx_map *map, lctx *custom)
+{
+    if (lists_custom(map, custom))
+        return true;
     lctx **customs = realloc(map->customs, sizeof *customs * (map->custom_count + 1));
     if (customs == NULL)
         return false;
@@ -132,17 +139,26 @@ bool lctx__map_add_custom(lctx_map *map, lctx *custom)
     return true;
 }
 
-static bool append_nodes(lctx_map *map, const lctx_map_node *node, uint32_t rank)
+/* The rank of an entry of `other` behind all that `map` has: a custom context of both is asked once. */
+static uint32_t rank_behind(const lctx_map *map, const lctx_map *other, uint32_t rank)
+{
+    uint32_t behind = map->custom_count;
+    for (uint32_t i = 0; i < rank; i++)
+        behind += !lists_custom(map, other->customs[i]);
+    return behind;
+}
+
+static bool append_nodes(lctx_map *map, const lctx_map *other, const lctx_map_node *node)
 {
     const slot *slot = node->slots;
     for (uint32_t rest = node->used; rest; rest &= rest - 1, slot++) {
         uint32_t ignored;
         bool done;
         if (!(node->entries & rest & -rest))
-            done = append_nodes(map, slot->to.node, rank);
+            done = append_nodes(map, other, slot->to.node);
         else
             done = lctx__map_get(map, slot->to.entry->key, &ignored) ||
-                   lctx__map_put(map, slot->to.entry, rank + slot->rank);
+                   lctx__map_put(map, slot->to.entry, rank_behind(map, other, slot->rank));
         if (!done)
             return false;
     }
@@ -151,7 +167,7 @@ static bool append_nodes(lctx_map *map, const lctx_map_node *node, uint32_t rank
 
 bool lctx__map_append(lctx_map *map, const lctx_map *other)
 {
-    if (other->root && other->root != map->root && !append_nodes(map, other->root, map->custom_count))
+    if (other->root && other->root != map->root && !append_nodes(map, other, other->root))
         return false;
     for (uint32_t i = 0; i < other->custom_count; i++)
         if (!lctx__map_add_custom(map, other->customs[i]))
@@ -168,8 +184,10 @@ const lctx_entry *lctx__map_get(const lctx_map *map, const void *key, uint32_t *
             return NULL;
         const slot *slot = &node->slots[slot_of(node, bit)];
         if (node->entries & bit) {
+            if (slot->to.entry->key != key)
+                return NULL;
             *rank = slot->rank;
-            return slot->to.entry->key == key ? slot->to.entry : NULL;
+            return slot->to.entry;
         }
         node = slot->to.node;
     }

@@ -33,9 +33,10 @@ static struct {
     size_t count;   /* armed timers */
     lctx_ns wakeup; /* when the thread will look next; LCTX_NEVER also when there is no thread */
     int emptying;   /* the slot that is being moved down, or NO_SLOT */
+    int sorted;     /* the slot that is being run, sorted by deadline, or NO_SLOT */
     uint64_t used[LEVELS];
     lctx_link *slots[LEVELS * DIGITS];
-} wheel = {.wakeup = LCTX_NEVER, .emptying = NO_SLOT};
+} wheel = {.wakeup = LCTX_NEVER, .emptying = NO_SLOT, .sorted = NO_SLOT};
 
 static struct {
     pthread_mutex_t mutex;
@@ -69,6 +70,8 @@ static void place(lctx_timer *timer)
     int level = differ ? (63 - __builtin_clzll(differ)) / DIGIT_BITS : 0;
     timer->slot = (int16_t)(level * DIGITS + digit(t, level));
     wheel.used[level] |= UINT64_C(1) << digit(t, level);
+    if (wheel.sorted == timer->slot)
+        wheel.sorted = NO_SLOT;
     lctx__list_append(&wheel.slots[timer->slot], &timer->link);
 }
 
@@ -81,6 +84,8 @@ static void remove_timer(lctx_timer *timer)
         wheel.used[slot / DIGITS] &= ~(UINT64_C(1) << slot % DIGITS);
         if (wheel.emptying == slot)
             wheel.emptying = NO_SLOT;
+        if (wheel.sorted == slot)
+            wheel.sorted = NO_SLOT;
     }
 }
 
@@ -117,11 +122,61 @@ static void move_down(int slot)
     place(timer);
 }
 
+static lctx_link *merge_sorted(lctx_link *a, lctx_link *b)
+{
+    lctx_link *first, **end = &first;
+    while (a && b) {
+        lctx_link **sooner = timer_of(b)->when < timer_of(a)->when ? &b : &a;
+        *end = *sooner;
+        end = &(*end)->next;
+        *sooner = *end;
+    }
+    *end = a ? a : b;
+    return first;
+}
+
+static bool is_sorted(const lctx_link *first)
+{
+    for (const lctx_link *link = first; link->next != first; link = link->next)
+        if (timer_of(link->next)->when < timer_of((lctx_link *)link)->when)
+            return false;
+    return true;
+}
+
+/* A tick is short, but within it the sooner deadline must win. Merge sort: bins[i] has 2^i links or none. */
+static void sort_slot(int slot)
+{
+    lctx_link *bins[64] = {NULL}, *first = wheel.slots[slot], *rest = first;
+    wheel.sorted = slot;
+    if (is_sorted(first))
+        return;
+    first->prev->next = NULL;
+    while (rest) {
+        lctx_link *run = rest;
+        rest = rest->next;
+        run->next = NULL;
+        int i = 0;
+        for (; bins[i]; bins[i++] = NULL)
+            run = merge_sorted(bins[i], run);
+        bins[i] = run;
+    }
+    lctx_link *all = NULL, *next;
+    for (int i = 0; i < 64; i++)
+        all = merge_sorted(bins[i], all);
+    wheel.slots[slot] = NULL;
+    for (; all; all = next) {
+        next = all->next;
+        lctx__list_append(&wheel.slots[slot], all);
+    }
+}
+
 /* References to the scopes of a slot. They stay in the wheel until they have ended: if this thread is cut off
  * by a fork, the child finds them there. */
 static int collect_slot(int slot, lctx_deadline_scope **due)
 {
     int count = 0;
+    if (wheel.sorted != slot)
+        sort_slot(slot);
     for (lctx_link *link = wheel.slots[slot], *next; link && count < BATCH; link = next) {
         next = link->next == wheel.slots[slot] ? NULL : link->next;
         lctx_deadline_scope *scope = LCTX_CONTAINER(timer_of(link), lctx_deadline_scope, timer);
@@ -167,18 +222,6 @@ static lctx_ns time_of(tick t)
 
 /* ---- Running ---------------------------------------------------------------------------------------------- */
 
-/* A tick is short, but within it the sooner deadline must win. */
-static void sort_by_deadline(lctx_deadline_scope **due, int count)
-{
-    for (int i = 1; i < count; i++) {
-        lctx_deadline_scope *scope = due[i];
-        int at = i;
-        for (; at > 0 && due[at - 1]->timer.when > scope->timer.when; at--)
-            due[at] = due[at - 1];
-        due[at] = scope;
-    }
-}
-
 void lctx__timer_expire(lctx_deadline_scope *scope)
 {
     lctx__end(&scope->scope, LCTX_DEADLINE_EXCEEDED, scope->on_expiry);
@@ -197,7 +240,6 @@ lctx_ns lctx__timers_run(void)
         lctx__unlock(&wheel.lock);
         if (count == 0 && next > now)
             return time_of(next);
-        sort_by_deadline(due, count);
         for (int i = 0; i < count; i++) {
             lctx__timer_expire(due[i]);
             lctx__timer_disarm(due[i]); /* also if a thread that a fork cut off had ended it */

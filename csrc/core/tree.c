@@ -145,7 +145,8 @@ static void shade_removed(lctx *shade)
 
 bool lctx__ends_by_itself(const lctx_scope *scope)
 {
-    if (scope->ctx.at.limit || (scope_above(scope) && lctx_can_end(scope->ctx.parent)))
+    const lctx_scope *limit = scope->ctx.at.limit;
+    if ((limit && limit->ctx.head.kind == LCTX_KIND_DEADLINE) || (scope_above(scope) && lctx_can_end(scope->ctx.parent)))
         return true;
     if (scope->ctx.head.kind != LCTX_KIND_MERGE)
         return false;
@@ -285,7 +286,6 @@ static void end_items(lctx_scope *scope, walk *walk)
 /* The own part of a walk: ends what is below `top` and was not ended by others. */
 static void end_descendants(lctx_scope *top, walk *walk)
 {
-    unsigned part = lctx__part_begin();
     end_items(top, walk);
     if (walk->ended) {
         lctx_link *link = walk->ended;
@@ -294,15 +294,11 @@ static void end_descendants(lctx_scope *top, walk *walk)
             link = link->next;
         } while (link != walk->ended);
     }
-    lctx__part_end(part);
 }
 
-/* Everything below `top`, which this thread has made BUSY, has ended when this returns. */
-static void walk_down(lctx_scope *top, walk *walk)
+/* Everything below `top`, which was BUSY with this walk, has ended: says so. */
+static void finish_walk(lctx_scope *top, walk *walk)
 {
-    end_descendants(top, walk);
-    if (walk->tangled)
-        lctx__settle();
     clear_busy(top);
     while (walk->ended) {
         lctx_scope *scope = pop_scope(&walk->ended);
@@ -319,9 +315,15 @@ void lctx__end(lctx_scope *scope, lctx_err_t err, lctx_reason *reason)
     outcome outcome = end_one(scope, &walk, false);
     if (outcome == NEEDS_GATE) {
         lctx__gate_enter();
+        unsigned part = lctx__part_begin(); /* before anybody can see the scope BUSY */
         outcome = end_one(scope, &walk, true);
         if (outcome == ENDED_BUSY)
-            walk_down(scope, &walk);
+            end_descendants(scope, &walk);
+        lctx__part_end(part);
+        if (walk.tangled)
+            lctx__settle();
+        if (outcome == ENDED_BUSY)
+            finish_walk(scope, &walk);
         lctx__after_run_quick(&walk.fired);
         lctx__gate_leave();
     }

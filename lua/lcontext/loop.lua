@@ -10,7 +10,6 @@ local loop = {}
 
 ---@class lcontext.Task
 ---@field package thread thread
----@field package f function
 local Task = {}
 Task.__index = Task
 Task.__name = "lcontext.Task"
@@ -26,15 +25,34 @@ local function enqueue(thread, ...)
   ready[last] = table.pack(thread, ...)
 end
 
+-- A to-be-closed value on the stack of each task: however that ends, also when somebody else closes it or
+-- resumes it to its end, the loop stops counting it.
+local ending = setmetatable({}, {
+  __close = function()
+    tasks[coroutine.running()] = nil
+  end,
+})
+
+local function body(f, ...)
+  local _ <close> = ending
+  return f(...)
+end
+
 ---Starts a task: a coroutine that runs `f(...)`. It begins when the loop runs next.
 ---@param f function
 ---@param ... any arguments for f
 ---@return lcontext.Task
 function loop.spawn(f, ...)
-  local thread = coroutine.create(f)
-  local task = setmetatable({ thread = thread, f = f }, Task)
+  if type(f) ~= "function" then
+    local meta = getmetatable(f)
+    if type(meta) ~= "table" or not meta.__call then
+      error(("bad argument #1 to 'spawn' (function expected, got %s)"):format(type(f)), 2)
+    end
+  end
+  local thread = coroutine.create(body)
+  local task = setmetatable({ thread = thread }, Task)
   tasks[thread] = task
-  enqueue(thread, ...)
+  enqueue(thread, f, ...)
   return task
 end
 
@@ -42,10 +60,12 @@ end
 -- can still be compared; its traceback goes to warn().
 local function fail(thread, err)
   local traceback = debug.traceback(thread)
+  coroutine.close(thread)
   if type(err) == "string" then
     error(err .. "\nin a task, " .. traceback, 0)
   end
-  warn("lcontext: a task failed with ", tostring(err), "\n", traceback)
+  local printable, text = pcall(tostring, err)
+  warn("lcontext: a task failed with ", printable and text or type(err), "\n", traceback)
   error(err, 0)
 end
 
@@ -115,10 +135,13 @@ local adapter = {
 }
 
 local function run_all()
-  while next(tasks) do
-    context.dispatch(first > last and math.huge or 0)
-    turn()
-  end
+  repeat
+    while next(tasks) do
+      context.dispatch(first > last and math.huge or 0)
+      turn()
+    end
+    context.dispatch() -- a callback that the last task has made due is a task, too
+  until not next(tasks)
 end
 
 ---Runs tasks until none is left; `f(...)` is the first if given. An error in a task is raised here, with the

@@ -21,19 +21,26 @@
 #if defined(__has_feature)
 #if __has_feature(thread_sanitizer)
 #define CHECK_TSAN 1
+#elif __has_feature(address_sanitizer)
+#define CHECK_ASAN 1
 #endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) && !defined(CHECK_ASAN)
+#define CHECK_ASAN 1
 #endif
 #if defined(__SANITIZE_THREAD__) || defined(CHECK_TSAN)
 #undef CHECK_TSAN
 #define CHECK_TSAN 1
-#define SCALED(n) ((n) / 10) /* the thread sanitizer slows loops down by about that much */
+#define SCALED(n)  ((n) / 10) /* the thread sanitizer slows loops down by about that much */
 #else
 #define SCALED(n) (n)
 #endif
 
 #define TEST(name) static void name(void)
+/* clang-format off */
 #define CASE(name) {#name, name}
-#define CHECK(cond) check_that((cond), __FILE__, __LINE__, #cond)
+/* clang-format on */
+#define CHECK(cond)       check_that((cond), __FILE__, __LINE__, #cond)
 #define CHECK_MAIN(cases) check_main(cases, sizeof(cases) / sizeof *(cases), argc, argv)
 
 typedef struct check_case {

@@ -55,12 +55,6 @@ static bool is_readable(int fd, int timeout_ms)
     return poll(&poll_fd, 1, timeout_ms) == 1 && (poll_fd.revents & POLLIN);
 }
 
-static void count_call(lctx_after *after, void *counter)
-{
-    (void)after;
-    atomic_fetch_add((atomic_int *)counter, 1);
-}
-
 /* ---- A quiet process ------------------------------------------------------------------------------------- */
 
 typedef struct family {
@@ -252,7 +246,32 @@ TEST(a_notifier_in_the_child_does_not_ring_in_the_parent)
     lctx_unref(b.ctx);
 }
 
-/* ---- A busy process -------------------------------------------------------------------------------------- */
+static void fork_for_deadlines(member *m)
+{
+    lctx **ctx = m->shared;
+    for (int i = 0; i < SCALED(100); i++)
+        CHECK(passes_in_child(i % 2 ? wait_for_deadline : poll_for_deadline, ctx[m->index]));
+}
+
+TEST(two_threads_may_fork_at_once)
+{
+    lctx *ctx[2];
+    for (int i = 0; i < 2; i++)
+        ctx[i] = lctx_with_timeout(lctx_background(), 0.005, NULL);
+    in_threads(2, fork_for_deadlines, ctx);
+    unref_all(ctx, 2);
+}
+
+/* ---- A busy process ----------------------------------------------------------------------------------------
+ * Not under the address sanitizer: it does not take the locks of its own allocator before a fork, so that a
+ * child hangs in malloc if another thread was just there. */
+#ifndef CHECK_ASAN
+
+static void count_call(lctx_after *after, void *counter)
+{
+    (void)after;
+    atomic_fetch_add((atomic_int *)counter, 1);
+}
 
 enum { TREES = 300, LEAVES = 60 };
 
@@ -278,6 +297,7 @@ static void plant(forest *f)
 static void fell(forest *f)
 {
     for (int i = 0; i < TREES; i++) {
+        lctx_cancel(f->roots[i]); /* else the callback would keep it for an hour */
         unref_all(f->leaves[i], LEAVES);
         lctx_unref(f->middles[i]);
         lctx_unref(f->roots[i]);
@@ -358,22 +378,6 @@ TEST(no_walk_is_cut_in_two_and_no_lock_stays_held)
     }
 }
 
-static void fork_for_deadlines(member *m)
-{
-    lctx **ctx = m->shared;
-    for (int i = 0; i < SCALED(100); i++)
-        CHECK(passes_in_child(i % 2 ? wait_for_deadline : poll_for_deadline, ctx[m->index]));
-}
-
-TEST(two_threads_may_fork_at_once)
-{
-    lctx *ctx[2];
-    for (int i = 0; i < 2; i++)
-        ctx[i] = lctx_with_timeout(lctx_background(), 0.005, NULL);
-    in_threads(2, fork_for_deadlines, ctx);
-    unref_all(ctx, 2);
-}
-
 typedef struct closing {
     lctx *ctx;
     atomic_int stop;
@@ -420,6 +424,8 @@ TEST(mailboxes_may_be_closed_meanwhile)
     lctx_unref(c.ctx);
 }
 
+#endif
+
 int main(int argc, char **argv)
 {
     static const check_case cases[] = {
@@ -430,9 +436,11 @@ int main(int argc, char **argv)
         CASE(a_mailbox_in_the_child_does_not_ring_in_the_parent),
         CASE(what_was_due_is_due_in_both_processes),
         CASE(a_notifier_in_the_child_does_not_ring_in_the_parent),
-        CASE(no_walk_is_cut_in_two_and_no_lock_stays_held),
         CASE(two_threads_may_fork_at_once),
+#ifndef CHECK_ASAN
+        CASE(no_walk_is_cut_in_two_and_no_lock_stays_held),
         CASE(mailboxes_may_be_closed_meanwhile),
+#endif
     };
     return CHECK_MAIN(cases);
 }

@@ -89,8 +89,9 @@ TEST(appending_puts_in_what_is_not_there)
     CHECK(lctx__map_append(left, right));
     lctx__map_free(right);
     for (int i = 0; i < 2000; i++)
-        CHECK(i < 1000 ? maps_to(left, &pool[2 * i], 0)
-                       : i < 1500 ? maps_to(left, &pool[2 * i + 1], 0) : lacks(left, &pool[2 * i]));
+        CHECK(i < 1000   ? maps_to(left, &pool[2 * i], 0)
+              : i < 1500 ? maps_to(left, &pool[2 * i + 1], 0)
+                         : lacks(left, &pool[2 * i]));
     lctx__map_free(left);
 }
 

@@ -115,7 +115,8 @@ TEST(a_time_that_is_past_makes_a_context_born_ended)
 
 TEST(a_deadline_endlessly_long_ago_stays_past)
 {
-    lctx *a = lctx_with_timeout(lctx_background(), -INFINITY, NULL), *b = lctx_with_timeout(lctx_background(), -1e300, NULL);
+    lctx *a = lctx_with_timeout(lctx_background(), -INFINITY, NULL),
+         *b = lctx_with_timeout(lctx_background(), -1e300, NULL);
     lctx *c = lctx_with_deadline(lctx_background(), -INFINITY, NULL);
     double time;
     pass(10ll * SECOND);

@@ -239,7 +239,10 @@ TEST(a_value_context_cannot_be_ended_by_itself)
 
 TEST(causes_of_every_type_are_kept)
 {
-    const lctx_any causes[] = {of_boolean(false), of_integer(0), of_pointer(NULL, NULL), of_string(""),
+    const lctx_any causes[] = {of_boolean(false),
+                               of_integer(0),
+                               of_pointer(NULL, NULL),
+                               of_string(""),
                                {.type = LCTX_NUMBER, .as.number = 0.5}};
     for (size_t i = 0; i < sizeof causes / sizeof *causes; i++) {
         lctx *ctx = lctx_with_cancel(lctx_background());
@@ -779,7 +782,8 @@ TEST(a_cancel_of_a_merge_leaves_its_parents_alone)
 
 TEST(a_merge_holds_its_parents)
 {
-    lctx *parents[] = {lctx_with_cancel(lctx_background()), lctx_with_value(lctx_background(), &user_key, of_string("x"))};
+    lctx *parents[] = {lctx_with_cancel(lctx_background()),
+                       lctx_with_value(lctx_background(), &user_key, of_string("x"))};
     lctx *merge = lctx_merge(2, parents);
     unref_all(parents, 2);
     CHECK(stats_now().contexts == 3 && lctx_err(merge) == LCTX_LIVE && value_is(merge, &user_key, "x"));

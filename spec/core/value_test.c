@@ -353,8 +353,9 @@ TEST(a_custom_context_seen_twice_does_not_change_the_order)
 
 TEST(equal_content_is_one_key)
 {
-    const lctx_any contents[] = {of_string("user"), of_string(""), of_string("1"), of_integer(1), of_integer(0),
-                                 of_boolean(true), of_boolean(false), {.type = LCTX_NUMBER, .as.number = 0.5}};
+    const lctx_any contents[] = {
+        of_string("user"), of_string(""),    of_string("1"),    of_integer(1),
+        of_integer(0),     of_boolean(true), of_boolean(false), {.type = LCTX_NUMBER, .as.number = 0.5}};
     enum { N = sizeof contents / sizeof *contents };
     lctx_key *made[N];
     for (int i = 0; i < N; i++) {

@@ -1,0 +1,45 @@
+-- Holds every test to leaving nothing behind: what context.stats() counts is after a test what it was before.
+--
+--   local leaks = require "spec.support.leaks"
+--   before_each(leaks.before)
+--   after_each(leaks.after)
+
+local context = require "lcontext"
+
+local leaks = {}
+local counted
+
+local function collect()
+  collectgarbage("restart")
+  collectgarbage("incremental")
+  collectgarbage()
+  collectgarbage()
+  context.dispatch() -- callbacks of what the collector has ended
+  collectgarbage()
+end
+
+function leaks.before()
+  collect()
+  counted = context.stats()
+end
+
+function leaks.after()
+  collect()
+  local left = {}
+  for name, count in pairs(context.stats()) do
+    if count ~= counted[name] then
+      left[#left + 1] = ("%s: %d before, %d after"):format(name, counted[name], count)
+    end
+  end
+  table.sort(left)
+  if #left > 0 then
+    error("the test leaves something behind: " .. table.concat(left, "; "), 0)
+  end
+end
+
+---How many more of `name` there are than before the test.
+function leaks.more(name)
+  return context.stats()[name] - counted[name]
+end
+
+return leaks
