@@ -36,9 +36,11 @@ void lctx__gate_leave(void)
 }
 
 /* Parts are counted in one of two cells, by the epoch in which they began. Who settles begins a new epoch and
- * waits for the old one's cell. */
+ * waits for the old one's cell; if a part has come upon yet another walk meanwhile, which may have begun later,
+ * once more. */
 static _Atomic unsigned epoch;
 static _Atomic unsigned parts[2];
+static _Atomic unsigned tangles; /* parts that have come upon another walk */
 static pthread_mutex_t settling = PTHREAD_MUTEX_INITIALIZER; /* inside the gate only, so never held at a fork */
 
 unsigned lctx__part_begin(void)
@@ -52,18 +54,29 @@ unsigned lctx__part_begin(void)
     }
 }
 
-void lctx__part_end(unsigned part)
+void lctx__part_end(unsigned part, bool tangled)
 {
+    if (tangled)
+        atomic_fetch_add(&tangles, 1);
     atomic_fetch_sub(&parts[part], 1);
 }
 
-void lctx__settle(void)
+static void settle_epoch(void)
 {
-    pthread_mutex_lock(&settling);
     unsigned old = atomic_fetch_add(&epoch, 1) & 1;
     for (int spins = 0; atomic_load(&parts[old]) != 0; spins++)
         if (spins > 1000)
             nap();
+}
+
+void lctx__settle(void)
+{
+    unsigned seen;
+    pthread_mutex_lock(&settling);
+    do {
+        seen = atomic_load(&tangles);
+        settle_epoch();
+    } while (atomic_load(&tangles) != seen);
     pthread_mutex_unlock(&settling);
 }
 

@@ -17,14 +17,16 @@
 #ifndef LCTX_GATE_H
 #define LCTX_GATE_H
 
+#include <stdbool.h>
+
 void lctx__gate_enter(void);
 void lctx__gate_leave(void);
 
-/* Brackets around the own part of a walk, inside the gate. */
+/* Brackets around the own part of a walk, inside the gate; tangled: it has come upon another walk. */
 unsigned lctx__part_begin(void);
-void lctx__part_end(unsigned part);
+void lctx__part_end(unsigned part, bool tangled);
 
-/* Waits until all parts that have begun have ended. Not within a part. */
+/* Waits until all parts that have begun, and those that they have come upon, have ended. Not within a part. */
 void lctx__settle(void);
 
 #endif

@@ -2,8 +2,8 @@
  *
  * lock.h - the short locks of the core.
  *
- * A lock is one byte that a thread spins on: every section under one is a few dozen instructions, never
- * allocates, never blocks and never calls out. The tree uses a fixed array of them, the stripes: a context
+ * A lock is one byte that a thread spins on: every section under one is a few dozen instructions (but for the
+ * timer thread's, when many deadlines fall into one tick), never allocates, never blocks and never calls out. The tree uses a fixed array of them, the stripes: a context
  * is guarded by the stripe that its address falls on. That makes contexts small, and lets fork() close all
  * of them at once.
  *

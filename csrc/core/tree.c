@@ -319,7 +319,7 @@ void lctx__end(lctx_scope *scope, lctx_err_t err, lctx_reason *reason)
         outcome = end_one(scope, &walk, true);
         if (outcome == ENDED_BUSY)
             end_descendants(scope, &walk);
-        lctx__part_end(part);
+        lctx__part_end(part, walk.tangled);
         if (walk.tangled)
             lctx__settle();
         if (outcome == ENDED_BUSY)
