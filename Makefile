@@ -66,7 +66,7 @@ build/plain build/tsan build/asan: FORCE
 	@$(MAKE) --no-print-directory CHECK_FLAGS="$(CHECK_FLAGS)" $(addprefix $@/,$(TESTS))
 
 define test_rule
-build/$(1)/%_test: spec/core/%_test.c spec/core/check.h $$(CORE) $$(HEADERS)
+build/$(1)/%_test: spec/core/%_test.c $(wildcard spec/core/*.h) $$(CORE) $$(HEADERS)
 	$$(CC) $$(CHECK_FLAGS) $$(WARNINGS) -o $$@ $$< $$(CORE) $$$$(sed -n 's|^// link: ||p' $$<) -lpthread
 endef
 $(foreach kind,plain tsan asan,$(eval $(call test_rule,$(kind))))

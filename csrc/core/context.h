@@ -7,7 +7,8 @@
 
 #include "node.h"
 
-/* lctx_with_value (LCTX_KIND_VALUE) or lctx_with_values (LCTX_KIND_VALUES) for entries whose keys may be lctx_keys (LCTX_ENTRY_KEYED). The arguments are valid. */
+/* lctx_with_value (LCTX_KIND_VALUE) or lctx_with_values (LCTX_KIND_VALUES) for entries whose keys may be lctx_keys
+ * (LCTX_ENTRY_KEYED). The arguments are valid. */
 lctx *lctx__with_entries(lctx *parent, lctx_kind kind, size_t n, const lctx_entry *entries);
 
 /* lctx_merge for a caller who knows which parent's deadline is the soonest (NULL: none has one). */

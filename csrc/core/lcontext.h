@@ -14,8 +14,12 @@
  * Time.       Durations are seconds, points in time are Unix seconds, both as doubles. Infinity means
  *             never. Durations run on the monotonic clock; a deadline given as a point in time is turned
  *             into a duration once, when the context is made.
- * Errors.     A constructor that fails returns NULL and sets errno: EINVAL for a NULL parent, a NULL key or
- *             a NaN, ENOMEM when memory is out; what you passed is then still yours. Ending a context allocates nothing and cannot fail.
+ * Errors.     A constructor that fails returns NULL and sets errno: EINVAL for a NULL parent, key, function or
+ *             methods, for NaN, for a merge of nothing, for entries whose `reserved` is not zero; ENOMEM when
+ *             memory is out. What you passed is then still yours. Ending a context allocates nothing and cannot
+ *             fail.
+ * fork.       In the child, contexts keep their state and deadlines work. References that belong to threads
+ *             which are not there are never given back.
  */
 #ifndef LCONTEXT_H
 #define LCONTEXT_H
@@ -46,7 +50,7 @@ typedef enum lctx_err_t { LCTX_LIVE, LCTX_CANCELED, LCTX_DEADLINE_EXCEEDED } lct
 /* ---- Values ------------------------------------------------------------------------------------------
  * A tagged value: what a context carries under a key, and why it ended. A context keeps a copy: strings are
  * copied; a pointer is kept as it is, and `drop`, if not NULL, is called with it once when the context is
- * freed (in whichever thread that happens). What you read out of a context is a view: it lives as long as
+ * freed (in whichever thread that happens), or at once if it turns out that it will not be used. What you read out of a context is a view: it lives as long as
  * you hold that context. */
 typedef enum lctx_type {
     LCTX_NIL,
@@ -94,7 +98,8 @@ LCTX_API lctx *lctx_todo(void);
 LCTX_API lctx *lctx_ref(lctx *ctx);
 
 /* Gives a reference back. With the last one a live context ends with LCTX_CANCELED (its callbacks run, in
- * this thread, before lctx_unref returns), leaves its parent, and is freed. NULL is ignored. */
+ * this thread, before lctx_unref returns; they cannot take a reference to it any more), leaves its parent, and
+ * is freed. NULL is ignored. */
 LCTX_API void lctx_unref(lctx *ctx);
 
 /* ---- Deriving ----------------------------------------------------------------------------------------- */
@@ -126,7 +131,7 @@ LCTX_API lctx *lctx_without_cancel(lctx *parent);
  * looked up from left to right. */
 LCTX_API lctx *lctx_merge(size_t n, lctx *const *parents);
 
-/* A context whose deadline and values are answered by you, and which ends with `source` (NULL: never).
+/* A scope like any other, but that its deadline and values are answered by you, and which ends with `source` (NULL: never).
  * `methods` and `self` must live until `drop(self)` is called. The methods may be called from any thread.
  *   deadline  writes the deadline and returns true, or returns false for none
  *   value     writes the value and returns true, or returns false: no value here and nowhere above
@@ -140,9 +145,9 @@ LCTX_API lctx *lctx_custom(lctx *source, const lctx_methods *methods, void *self
 
 /* ---- Ending ------------------------------------------------------------------------------------------- */
 
-/* Ends ctx and everything below it with LCTX_CANCELED. The first end wins: on a context that has ended this
- * does nothing. In any case everything below has ended when it returns; if another thread is still at that,
- * it waits for that thread. Parents end before children, children in the order of their creation. Callbacks
+/* Ends ctx and everything below it with LCTX_CANCELED; a root, a lctx_with_value and a lctx_without_cancel cannot
+ * be ended, and nothing happens. The first end wins: on a context that has ended this does nothing. In any case
+ * everything below has ended when it returns; if another thread is still at that, it waits for that thread. Parents end before children, children in the order of their creation. Callbacks
  * run after that, in the order in which their contexts ended, before it returns to the caller that won. */
 LCTX_API void lctx_cancel(lctx *ctx);
 
@@ -162,7 +167,8 @@ LCTX_API bool lctx_can_end(const lctx *ctx);
 /* Writes the effective deadline and returns true; false if there is none. It stays after the end. */
 LCTX_API bool lctx_deadline(lctx *ctx, double *unix_time);
 
-/* Seconds until the deadline: 0 when it is past (the context has then ended), infinity without one. */
+/* Seconds until the deadline: 0 when it is past (the context has then ended, but for a custom one, which sees to
+ * its own end), infinity without one. */
 LCTX_API double lctx_remaining(lctx *ctx);
 
 /* Why ctx ended: writes the cause it ended with and returns true; false while it is live or if it ended
@@ -196,10 +202,11 @@ LCTX_API void lctx_notifier_free(lctx_notifier *notifier);
 
 /* ---- Callbacks ---------------------------------------------------------------------------------------- */
 
-/* Calls f(after, arg) once, after ctx has ended, in the thread that ended it (for a deadline: the timer
- * thread), with no lock held: f may use every function here, but whoever called lctx_cancel waits for it.
- * If ctx has ended already, f runs before lctx_after_func returns. While ctx can still end by itself (a
- * deadline, an ancestor that can end) the registration holds a reference to it.
+/* Calls f(after, arg) once, after ctx has ended, in the thread that ended it, with no lock of the library held: f
+ * may use every function here, but whoever called lctx_cancel waits for it. For a deadline that is the timer
+ * thread, or a thread that has asked for the time and found it past (lctx_err, lctx_remaining, lctx_wait). If ctx
+ * has ended already, f runs before lctx_after_func returns. While ctx can still end by itself (a deadline, an
+ * ancestor that can end) the registration holds a reference to it, until it has run or was stopped.
  *
  * The handle is yours: lctx_after_free gives it back and leaves the registration in force. lctx_after_stop
  * returns true if it kept f from running; false if f has run, runs, or was stopped before. It does not wait

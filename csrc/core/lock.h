@@ -3,9 +3,9 @@
  * lock.h - the short locks of the core.
  *
  * A lock is one byte that a thread spins on: every section under one is a few dozen instructions (but for the
- * timer thread's, when many deadlines fall into one tick), never allocates, never blocks and never calls out. The tree uses a fixed array of them, the stripes: a context
- * is guarded by the stripe that its address falls on. That makes contexts small, and lets fork() close all
- * of them at once.
+ * timer thread's, when many deadlines fall into one tick), never allocates, never blocks and never calls out.
+ * The tree uses a fixed array of them, the stripes: a context is guarded by the stripe that its address falls
+ * on. That makes contexts small, and lets fork() close all of them at once.
  *
  * THE rule, on which freedom from deadlock rests: a thread holds at most one of these locks, and takes no
  * other kind of lock while it does. Only lctx__stripes_lock_all (for fork) takes several, in array order.

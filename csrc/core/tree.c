@@ -146,7 +146,9 @@ static void shade_removed(lctx *shade)
 bool lctx__ends_by_itself(const lctx_scope *scope)
 {
     const lctx_scope *limit = scope->ctx.at.limit;
-    if ((limit && limit->ctx.head.kind == LCTX_KIND_DEADLINE) || (scope_above(scope) && lctx_can_end(scope->ctx.parent)))
+    if (limit && limit->ctx.head.kind == LCTX_KIND_DEADLINE)
+        return true;
+    if (scope_above(scope) && lctx_can_end(scope->ctx.parent))
         return true;
     if (scope->ctx.head.kind != LCTX_KIND_MERGE)
         return false;
