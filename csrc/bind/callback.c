@@ -28,10 +28,7 @@ static const char stop_tag;
 
 static stop_handle *test_stop(lua_State *L, int index)
 {
-    if (lua_type(L, index) != LUA_TUSERDATA || lua_rawlen(L, index) != sizeof(stop_handle))
-        return NULL;
-    stop_handle *stop = lua_touserdata(L, index);
-    return stop->tag == &stop_tag ? stop : NULL;
+    return bind_test_tagged(L, index, sizeof(stop_handle), &stop_tag);
 }
 
 /* ---- Keeping ------------------------------------------------------------------------------------------------ */

@@ -260,8 +260,9 @@ static int merge(lua_State *L)
     for (int i = 1; i <= count || i == 1; i++) {
         double time;
         if (lua_tocfunction(L, i) == bind_cancel)
-            return luaL_argerror(L, i, "context expected, got a cancel function: with_cancel and its kin return two "
-                                       "values, put each call in parentheses");
+            return luaL_argerror(L, i,
+                                 "context expected, got a cancel function: with_cancel and its kin return two "
+                                 "values, put each call in parentheses");
         lctx *parent = bind_check_parent(L, i)->ctx;
         if (bind_deadline(L, parent, &time) && (soonest == NULL || time < first)) {
             soonest = parent;
@@ -397,8 +398,8 @@ const luaL_Reg bind_context_functions[] = {
     {"background", background}, {"todo", todo}, {"cause", cause_of}, {"now", now}, {"stats", stats}, {NULL, NULL}};
 
 /* Methods only. */
-const luaL_Reg bind_context_methods[] = {{"err", err},           {"cause", cause}, {"deadline", deadline},
-                                         {"remaining", remaining}, {"done", done},   {NULL, NULL}};
+const luaL_Reg bind_context_methods[] = {
+    {"err", err}, {"cause", cause}, {"deadline", deadline}, {"remaining", remaining}, {"done", done}, {NULL, NULL}};
 
 /* Both: the first parameter is a context. */
 const luaL_Reg bind_context_constructors[] = {{"with_cancel", with_cancel},

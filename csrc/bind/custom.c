@@ -58,8 +58,8 @@ lctx_box *bind_wrap_custom(lua_State *L, int arg)
     if (!has_methods(L, arg))
         luaL_typeerror(L, arg, "context");
     lua_settop(L, top);
-    lctx_box *source = push_source(L, arg);     /* top + 1 */
-    lctx_box *box = bind_push_context(L);       /* top + 2 */
+    lctx_box *source = push_source(L, arg); /* top + 1 */
+    lctx_box *box = bind_push_context(L);   /* top + 2 */
     lctx_any mark = {.as.integer = ++box->state->last_id};
     bind_push_anchors(L, -1);
     lua_pushvalue(L, arg);

@@ -23,10 +23,7 @@ static const char done_tag;
 
 static done_box *test_done(lua_State *L, int index)
 {
-    if (lua_type(L, index) != LUA_TUSERDATA || lua_rawlen(L, index) != sizeof(done_box))
-        return NULL;
-    done_box *done = lua_touserdata(L, index);
-    return done->tag == &done_tag ? done : NULL;
+    return bind_test_tagged(L, index, sizeof(done_box), &done_tag);
 }
 
 static done_box *check_done(lua_State *L, int arg)
@@ -124,11 +121,11 @@ typedef struct waitset {
     lctx_state *state;
     lua_Integer id;
     lctx_ns until;
-    lctx *alarm;        /* ends at `until`; for who waits in a loop */
-    bool in_loop;       /* entered in WAITS */
-    bool is_due;        /* and was to be woken when no loop was attached */
-    int arguments;      /* on the stack of the one who waits: Dones, nils and a number */
-    int registered;     /* notes */
+    lctx *alarm;    /* ends at `until`; for who waits in a loop */
+    bool in_loop;   /* entered in WAITS */
+    bool is_due;    /* and was to be woken when no loop was attached */
+    int arguments;  /* on the stack of the one who waits: Dones, nils and a number */
+    int registered; /* notes */
     lctx_after *notes[];
 } waitset;
 
@@ -380,8 +377,8 @@ static int select_first(lua_State *L)
 
 /* ---- Registration ------------------------------------------------------------------------------------------- */
 
-const luaL_Reg bind_done_methods[] = {{"wait", done_wait},     {"closed", closed},   {"pollfd", fd},     {"getfd", fd},
-                                      {"events", events}, {"timeout", timeout}, {"dirty", closed}, {NULL, NULL}};
+const luaL_Reg bind_done_methods[] = {{"wait", done_wait}, {"closed", closed},   {"pollfd", fd},    {"getfd", fd},
+                                      {"events", events},  {"timeout", timeout}, {"dirty", closed}, {NULL, NULL}};
 const luaL_Reg bind_done_metamethods[] = {{"__gc", done_gc}, {NULL, NULL}};
 const luaL_Reg bind_waitset_metamethods[] = {{"__close", waitset_close}, {"__gc", waitset_close}, {NULL, NULL}};
 const luaL_Reg bind_done_functions[] = {{"select", select_first}, {NULL, NULL}};

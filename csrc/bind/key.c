@@ -22,10 +22,7 @@ static const char key_tag;
 
 static key_box *test_key(lua_State *L, int index)
 {
-    if (lua_type(L, index) != LUA_TUSERDATA || lua_rawlen(L, index) != sizeof(key_box))
-        return NULL;
-    key_box *box = lua_touserdata(L, index);
-    return box->tag == &key_tag ? box : NULL;
+    return bind_test_tagged(L, index, sizeof(key_box), &key_tag);
 }
 
 bool bind_is_key(lua_State *L, int index)

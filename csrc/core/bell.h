@@ -20,7 +20,10 @@ typedef struct lctx_bell {
     lctx_link all; /* registry.mutex in bell.c */
 } lctx_bell;
 
-#define LCTX_BELL_CLOSED {.fd = -1, .ringer = -1}
+#define LCTX_BELL_CLOSED                                                                                               \
+    {                                                                                                                  \
+        .fd = -1, .ringer = -1                                                                                         \
+    }
 
 /* False with errno when no descriptor is to be had. The bell must stay where it is until it is closed. */
 bool lctx__bell_open(lctx_bell *bell);

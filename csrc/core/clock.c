@@ -39,6 +39,17 @@ lctx_ns lctx__instant(double seconds)
     return span > LCTX_NEVER - now ? LCTX_NEVER : now + span;
 }
 
+void lctx__cond_init(pthread_cond_t *condition)
+{
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+#ifndef __APPLE__
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+#endif
+    pthread_cond_init(condition, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+}
+
 struct timespec lctx__timespec(lctx_ns ns)
 {
     struct timespec time = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};

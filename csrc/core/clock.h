@@ -9,6 +9,7 @@
 #ifndef LCTX_CLOCK_H
 #define LCTX_CLOCK_H
 
+#include <pthread.h>
 #include <stdint.h>
 #include <time.h>
 
@@ -36,6 +37,9 @@ static inline double lctx__seconds(lctx_ns ns)
 {
     return (double)ns / 1e9;
 }
+
+/* Makes a condition whose timed waits run on the monotonic clock. */
+void lctx__cond_init(pthread_cond_t *condition);
 
 /* An instant (not negative) as what pthread_cond_timedwait and ppoll take. */
 struct timespec lctx__timespec(lctx_ns ns);

@@ -40,7 +40,7 @@ void lctx__gate_leave(void)
  * once more. */
 static _Atomic unsigned epoch;
 static _Atomic unsigned parts[2];
-static _Atomic unsigned tangles; /* parts that have come upon another walk */
+static _Atomic unsigned tangles;                             /* parts that have come upon another walk */
 static pthread_mutex_t settling = PTHREAD_MUTEX_INITIALIZER; /* inside the gate only, so never held at a fork */
 
 unsigned lctx__part_begin(void)

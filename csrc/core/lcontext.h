@@ -50,8 +50,8 @@ typedef enum lctx_err_t { LCTX_LIVE, LCTX_CANCELED, LCTX_DEADLINE_EXCEEDED } lct
 /* ---- Values ------------------------------------------------------------------------------------------
  * A tagged value: what a context carries under a key, and why it ended. A context keeps a copy: strings are
  * copied; a pointer is kept as it is, and `drop`, if not NULL, is called with it once when the context is
- * freed (in whichever thread that happens), or at once if it turns out that it will not be used. What you read out of a context is a view: it lives as long as
- * you hold that context. */
+ * freed (in whichever thread that happens), or at once if it turns out that it will not be used. What you read out of a
+ * context is a view: it lives as long as you hold that context. */
 typedef enum lctx_type {
     LCTX_NIL,
     LCTX_BOOLEAN,
@@ -74,9 +74,9 @@ typedef struct lctx_any {
         void *pointer;
     } as;
     union {
-        size_t length;         /* LCTX_STRING */
-        void (*drop)(void *);  /* LCTX_POINTER; may be NULL */
-        const void *owner;     /* LCTX_OBJECT */
+        size_t length;        /* LCTX_STRING */
+        void (*drop)(void *); /* LCTX_POINTER; may be NULL */
+        const void *owner;    /* LCTX_OBJECT */
     } of;
 } lctx_any;
 
@@ -131,8 +131,8 @@ LCTX_API lctx *lctx_without_cancel(lctx *parent);
  * looked up from left to right. */
 LCTX_API lctx *lctx_merge(size_t n, lctx *const *parents);
 
-/* A scope like any other, but that its deadline and values are answered by you, and which ends with `source` (NULL: never).
- * `methods` and `self` must live until `drop(self)` is called. The methods may be called from any thread.
+/* A scope like any other, but that its deadline and values are answered by you, and which ends with `source` (NULL:
+ * never). `methods` and `self` must live until `drop(self)` is called. The methods may be called from any thread.
  *   deadline  writes the deadline and returns true, or returns false for none
  *   value     writes the value and returns true, or returns false: no value here and nowhere above
  * Each may be NULL: no deadline, no values, nothing to drop. */
@@ -147,8 +147,9 @@ LCTX_API lctx *lctx_custom(lctx *source, const lctx_methods *methods, void *self
 
 /* Ends ctx and everything below it with LCTX_CANCELED; a root, a lctx_with_value and a lctx_without_cancel cannot
  * be ended, and nothing happens. The first end wins: on a context that has ended this does nothing. In any case
- * everything below has ended when it returns; if another thread is still at that, it waits for that thread. Parents end before children, children in the order of their creation. Callbacks
- * run after that, in the order in which their contexts ended, before it returns to the caller that won. */
+ * everything below has ended when it returns; if another thread is still at that, it waits for that thread. Parents end
+ * before children, children in the order of their creation. Callbacks run after that, in the order in which their
+ * contexts ended, before it returns to the caller that won. */
 LCTX_API void lctx_cancel(lctx *ctx);
 
 /* As lctx_cancel, with a copy of *cause as the cause (any but a nil, or NULL for none). Returns 0, or ENOMEM

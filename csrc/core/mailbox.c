@@ -33,17 +33,6 @@ static struct {
     lctx_link *all;
 } registry = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
-static void make_condition(lctx_mailbox *mailbox)
-{
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-#ifndef __APPLE__
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-#endif
-    pthread_cond_init(&mailbox->posted, &monotonic);
-    pthread_condattr_destroy(&monotonic);
-}
-
 lctx_mailbox *lctx__mailbox_new(void)
 {
     lctx_mailbox *mailbox = calloc(1, sizeof *mailbox);
@@ -51,7 +40,7 @@ lctx_mailbox *lctx__mailbox_new(void)
         return NULL;
     atomic_init(&mailbox->refs, 1);
     pthread_mutex_init(&mailbox->mutex, NULL);
-    make_condition(mailbox);
+    lctx__cond_init(&mailbox->posted);
     mailbox->bell.fd = mailbox->bell.ringer = -1;
     pthread_mutex_lock(&registry.mutex);
     lctx__list_append(&registry.all, &mailbox->all);
@@ -244,7 +233,7 @@ static void unlock_mailbox(lctx_mailbox *mailbox)
 
 static void renew_mailbox(lctx_mailbox *mailbox)
 {
-    make_condition(mailbox); /* forgets waiters that are not in this process */
+    lctx__cond_init(&mailbox->posted); /* forgets waiters that are not in this process */
 }
 
 void lctx__mailboxes_before_fork(void)

@@ -101,9 +101,9 @@ typedef struct lctx_deadline_scope {
 /* One parent of a merge. The merge itself hangs in no list. */
 typedef struct lctx_arm {
     lctx_head head;
-    lctx_scope *source;      /* r/o: in whose list this arm hangs; NULL: that parent never ends */
-    lctx_scope *merge;       /* r/o */
-    lctx *parent;            /* r/o, a reference */
+    lctx_scope *source; /* r/o: in whose list this arm hangs; NULL: that parent never ends */
+    lctx_scope *merge;  /* r/o */
+    lctx *parent;       /* r/o, a reference */
     lctx_link link;
 } lctx_arm;
 

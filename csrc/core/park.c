@@ -13,16 +13,10 @@ static pthread_once_t pairs_made = PTHREAD_ONCE_INIT;
 
 static void make_pairs(void)
 {
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-#ifndef __APPLE__
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-#endif
     for (int i = 0; i < PAIRS; i++) {
         pthread_mutex_init(&pairs[i].mutex, NULL);
-        pthread_cond_init(&pairs[i].changed, &monotonic);
+        lctx__cond_init(&pairs[i].changed);
     }
-    pthread_condattr_destroy(&monotonic);
 }
 
 static struct pair *pair_of(const lctx_scope *scope)

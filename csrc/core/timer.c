@@ -288,14 +288,8 @@ static void pin_library(void)
 static bool start_thread(void)
 {
     sigset_t all, before;
-    pthread_condattr_t monotonic;
     pin_library();
-    pthread_condattr_init(&monotonic);
-#ifndef __APPLE__
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-#endif
-    pthread_cond_init(&keeper.changed, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    lctx__cond_init(&keeper.changed);
     keeper.nudged = keeper.leaving = false;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);

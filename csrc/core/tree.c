@@ -352,8 +352,7 @@ lctx *lctx_ref(lctx *ctx)
  * reads any more. */
 static void release(lctx *ctx, lctx **dead)
 {
-    if (ctx->head.kind <= LCTX_KIND_TODO ||
-        atomic_fetch_sub_explicit(&ctx->head.refs, 1, memory_order_acq_rel) != 1)
+    if (ctx->head.kind <= LCTX_KIND_TODO || atomic_fetch_sub_explicit(&ctx->head.refs, 1, memory_order_acq_rel) != 1)
         return;
     if (lctx__is_scope(ctx)) {
         lctx_scope *scope = (lctx_scope *)ctx;
