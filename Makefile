@@ -100,7 +100,7 @@ asan: setup-check
 # The specs under valgrind. LCONTEXT_SLOW tells them that time runs slower here.
 valgrind: setup-check
 	@$(MAKE) --no-print-directory all
-	LCONTEXT_SLOW=1 valgrind --quiet --leak-check=full --errors-for-leak-kinds=definite --error-exitcode=9 \
+	LCONTEXT_SLOW=1 valgrind --quiet --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite --error-exitcode=9 \
 	  --suppressions=tools/valgrind.supp $(LUA) tools/busted.lua spec
 
 # Installs the rock into a tree of its own, and uses it from another folder.
