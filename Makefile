@@ -1,6 +1,7 @@
 # make          builds the module into build/
 # make demo     builds and runs the tour in examples/, installing what is missing (Debian, root)
 # make test     builds and runs all tests, installing what is missing (Debian, root)
+# make bench-stop  measures what stopping scripts costs
 # make install  installs the module (PREFIX, DESTDIR, LUA_SHAREDIR, LUA_LIBDIR)
 # make check    what CI runs beside the tests: lint, tsan, asan, valgrind
 
@@ -38,6 +39,9 @@ setup-demo:
 demo: setup-demo
 	@$(MAKE) --no-print-directory all
 	@$(LUA) examples/tour.lua
+
+bench-stop: all
+	@$(LUA) bench/stop.lua
 
 install: all
 	install -d $(DESTDIR)$(LUA_SHAREDIR)/lcontext $(DESTDIR)$(LUA_LIBDIR)/lcontext
@@ -114,4 +118,4 @@ rock: setup-check
 	  'local context = require "lcontext"; require "lcontext.loop"; print(context._VERSION, context.background())'
 
 FORCE:
-.PHONY: all demo install test check lint tsan asan valgrind rock setup-demo setup-test setup-check FORCE
+.PHONY: all demo bench-stop install test check lint tsan asan valgrind rock setup-demo setup-test setup-check FORCE

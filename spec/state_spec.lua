@@ -211,6 +211,7 @@ describe("the public names", function()
     "background", "todo", "with_cancel", "with_deadline", "with_timeout", "with_value", "with_values",
     "without_cancel",
     "merge", "after_func", "cause", "key", "now", "dispatch", "pollfd", "select", "stats",
+    "interrupt",
   } do
     it("context." .. name, function()
       assert.equal("function", type(context[name]))
@@ -220,6 +221,7 @@ describe("the public names", function()
   for _, name in ipairs {
     "with_cancel", "with_deadline", "with_timeout", "with_value", "with_values", "without_cancel", "merge",
     "after_func", "cause", "deadline", "remaining", "done", "err", "value",
+    "pcall", "call",
   } do
     it("ctx:" .. name, function()
       assert.equal("function", type(context.background()[name]))

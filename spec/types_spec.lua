@@ -24,7 +24,7 @@ describe("types.lua", function()
 
   it("declares every name of the module, and no other", function()
     local names = declared("M")
-    for name in source:gmatch("%-%-%-@field ([%w_]+) [^\n]*") do
+    for name in source:match("%-%-%-@class lcontext\n.-\nlocal M"):gmatch("%-%-%-@field ([%w_]+) [^\n]*") do
       names[name] = true
     end
     local actual = {}

@@ -40,6 +40,13 @@ typedef struct lctx_state {
     bool dispatching;        /* callbacks are being run */
     bool attached;           /* there is a loop in the table LOOP */
     lctx_link *limbo;        /* notes whose contexts are being collected */
+
+    /* Stopping scripts (guard.h); read by the signal handler, too. */
+    struct guard *guards;             /* entered and not left, the latest first */
+    struct lctx_frame *frames;        /* coroutines being run, the innermost first */
+    struct tripwire *spare_wire;      /* for the next guard, or NULL */
+    struct lctx_state *next_watched;  /* of those that the handler of this thread knows of */
+    bool watched;
 } lctx_state;
 
 /* The tables of a state: uservalues of its userdata. */
@@ -58,7 +65,11 @@ enum table {
     TABLE_SCALAR_KEYS, /* string, number, boolean -> key; weak values */
     TABLE_LOOP,        /* the attached loop, or nil */
     TABLE_MODULE,      /* what luaopen has returned */
-    TABLE_COUNT = TABLE_MODULE
+    TABLE_GUARD,       /* metatable of guards */
+    TABLE_TRACES,      /* id -> traceback of a script that was stopped */
+    TABLE_CANCELED,    /* the two error objects, for who has no upvalues */
+    TABLE_EXCEEDED,
+    TABLE_COUNT = TABLE_EXCEEDED
 };
 
 /* Pushes what luaopen has returned to this state before; false, and nothing, if it was not called yet. */
@@ -236,6 +247,16 @@ bool bind_is_in_limbo(lua_State *L, const lctx_after *note);
 
 /* A context is collected: its callbacks wait in ORPHANS from now on. Allocates nothing. */
 void bind_orphan_callbacks(lua_State *L, int index);
+
+/* ---- Stopping scripts ---- guard.c, interrupt.c, coroutine.c (guard.h) */
+
+extern const luaL_Reg bind_guard_methods[], bind_guard_metamethods[], bind_interrupt_functions[];
+
+/* The state is being closed. */
+void guard_free_spare(lctx_state *state);
+
+/* Puts the drop-in functions into the tables of Lua's own. The common upvalues are at 1..UP_COUNT. */
+void bind_install_coroutines(lua_State *L);
 
 /* ---- Dispatching ---- dispatch.c */
 

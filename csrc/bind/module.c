@@ -92,6 +92,7 @@ static void fill_context_metatable(lua_State *L)
     set_functions(L, bind_value_constructors);
     set_functions(L, bind_value_methods);
     set_functions(L, bind_callback_constructors);
+    set_functions(L, bind_guard_methods);
     lua_setfield(L, -2, "__index");
     lua_pop(L, 1);
 }
@@ -105,7 +106,8 @@ static void make_other_metatables(lua_State *L)
     new_metatable(L, "stop handle", bind_stop_metamethods, TABLE_STOP);
     new_metatable(L, "key", bind_key_metamethods, TABLE_KEY);
     new_metatable(L, "waitset", bind_waitset_metamethods, TABLE_WAITSET);
-    lua_pop(L, 4);
+    new_metatable(L, "guard", bind_guard_metamethods, TABLE_GUARD);
+    lua_pop(L, 5);
 }
 
 static void push_module(lua_State *L)
@@ -118,6 +120,7 @@ static void push_module(lua_State *L)
     set_functions(L, bind_callback_constructors);
     set_functions(L, bind_dispatch_functions);
     set_functions(L, bind_done_functions);
+    set_functions(L, bind_interrupt_functions);
     lua_pushvalue(L, UP_CANCELED);
     lua_setfield(L, -2, "Canceled");
     lua_pushvalue(L, UP_EXCEEDED);
@@ -141,6 +144,11 @@ __attribute__((visibility("default"))) int luaopen_lcontext_core(lua_State *L)
     push_root_context(L, lctx_todo());
     fill_context_metatable(L);
     make_other_metatables(L);
+    lua_pushvalue(L, UP_CANCELED);
+    bind_set_table(L, TABLE_CANCELED);
+    lua_pushvalue(L, UP_EXCEEDED);
+    bind_set_table(L, TABLE_EXCEEDED);
+    bind_install_coroutines(L);
 
     lua_newtable(L);
     set_functions(L, internals);

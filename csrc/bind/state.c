@@ -23,6 +23,7 @@ static int state_gc(lua_State *L)
     }
     lctx__mailbox_close(state->mailbox);
     state->mailbox = NULL;
+    guard_free_spare(state);
     if (atomic_fetch_sub(&states, 1) == 1)
         lctx__timers_rest();
     return 0;
@@ -62,6 +63,7 @@ lctx_state *bind_state_open(lua_State *L)
     set_new_table(L, TABLE_ORPHANS, NULL);
     set_new_table(L, TABLE_KEPT, NULL);
     set_new_table(L, TABLE_WAITS, NULL);
+    set_new_table(L, TABLE_TRACES, NULL);
     set_new_table(L, TABLE_OBJECT_KEYS, "k");
     set_new_table(L, TABLE_SCALAR_KEYS, "v");
     state->mailbox = lctx__mailbox_new();

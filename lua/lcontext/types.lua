@@ -84,6 +84,25 @@ function Context:cause() end
 ---@return any
 function Context:value(key) end
 
+---Runs f(...) as pcall does, stopped when this context ends.
+---@param f function
+---@param ... any arguments for f
+---@return boolean ok false: f has failed, or was stopped
+---@return any ... f's results; or its error; or the context's err and the traceback of where f was stuck
+function Context:pcall(f, ...) end
+
+---Runs f(...), stopped when this context ends; raises the context's err then.
+---@param f function
+---@param ... any arguments for f
+---@return any ... f's results
+function Context:call(f, ...) end
+
+---@class lcontext.Interrupt
+---@field mode? "signal"|"count"
+---@field signal? integer the number of the signal
+---@field count? integer how many instructions from look to look in count mode
+---@field grace? number seconds that a script has to clean up
+
 ---@class lcontext
 ---@field Canceled lcontext.Error
 ---@field DeadlineExceeded lcontext.Error
@@ -178,6 +197,11 @@ function M.pollfd() end
 ---@param ... lcontext.Done|number|nil
 ---@return lcontext.Done|number first the one that is ready; the number when the time is up
 function M.select(...) end
+
+---How scripts are stopped in this process: sets what is given.
+---@param options? lcontext.Interrupt
+---@return lcontext.Interrupt options all of them, as they are now
+function M.interrupt(options) end
 
 ---How many there are in this process.
 ---@return { contexts: integer, live: integer, timers: integer, callbacks: integer, waiters: integer }

@@ -1,0 +1,556 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * guard.c - ctx:pcall and ctx:call: running a function that is stopped when the context ends.
+ *
+ * The stages of a stop
+ *   1. The context ends. Whichever thread ends it trips the wire: sends the signal to the guard's thread.
+ *   2. The signal handler there arms a hook on every coroutine that may be running. (In count mode the hook is
+ *      there from the beginning and looks at the wire itself.)
+ *   3. The hook raises the context's error, once, and disarms everything: the script cleans up at full speed.
+ *   4. When the grace is over, the wire is made hard and tripped again: from now on the hook raises at every
+ *      instruction, until the call is left.
+ * In between an alarm sends the signal again and again: one that comes just before a system call blocks would
+ * not interrupt it.
+ *
+ * Which guard a hook serves. Coroutines that run are nested: of all that have been resumed and have not come
+ * back, the one that runs is the innermost. So a guard covers whatever runs, unless its own coroutine is
+ * suspended. A hook that finds no guard to serve takes itself off: that is how coroutines that inherited it, or
+ * outlived the call, lose it.
+ */
+#include "guard.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "../core/after.h"
+#include "../core/timer.h"
+
+/* How often a script that has been tripped and goes on is sent the signal again. */
+#define ALARM_SECONDS 0.02
+
+/* ---- The wire: any thread ------------------------------------------------------------------------------------- */
+
+static void wire_unref(tripwire *wire)
+{
+    if (atomic_fetch_sub_explicit(&wire->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    pthread_mutex_destroy(&wire->mutex);
+    free(wire);
+}
+
+static void on_alarm(lctx_after *after, void *arg);
+
+/* Without an alarm the grace is over at once: a script must not go on for ever. */
+static bool set_alarm(tripwire *wire)
+{
+    lctx *alarm = lctx_with_timeout(lctx_background(), ALARM_SECONDS, NULL);
+    lctx_after *after = alarm ? lctx__after_new(LCTX_KIND_ALARM, on_alarm, wire, true) : NULL;
+    if (after) {
+        atomic_fetch_add_explicit(&wire->refs, 1, memory_order_relaxed);
+        wire->alarm = alarm;
+        wire->on_alarm = after;
+        if (lctx__after_link(after, alarm))
+            return true;
+        wire->alarm = NULL; /* this thread was held up, and the alarm has gone off already */
+        atomic_fetch_sub_explicit(&wire->refs, 1, memory_order_relaxed);
+        lctx__after_unref(after);
+        lctx__after_unref(after);
+    }
+    lctx_unref(alarm);
+    return false;
+}
+
+/* Under wire->mutex; also again and again, until the guard is left. */
+static void trip(tripwire *wire)
+{
+    if (!atomic_load_explicit(&wire->tripped, memory_order_relaxed)) {
+        wire->hard_at = lctx__instant(interrupt_get().grace);
+        atomic_store_explicit(&wire->tripped, true, memory_order_release);
+    } else if (lctx__monotonic() >= wire->hard_at) {
+        atomic_store_explicit(&wire->hard, true, memory_order_release);
+    }
+    if (!set_alarm(wire) && !set_alarm(wire))
+        atomic_store_explicit(&wire->hard, true, memory_order_release);
+    interrupt_send(wire->thread);
+}
+
+static void on_end(lctx_after *after, void *arg)
+{
+    tripwire *wire = arg;
+    pthread_mutex_lock(&wire->mutex);
+    if (wire->set)
+        trip(wire);
+    pthread_mutex_unlock(&wire->mutex);
+    wire_unref(wire);
+    lctx__after_unref(after);
+}
+
+static void on_alarm(lctx_after *after, void *arg)
+{
+    tripwire *wire = arg;
+    lctx *alarm = NULL;
+    pthread_mutex_lock(&wire->mutex);
+    if (wire->set) {
+        alarm = wire->alarm;
+        lctx__after_unref(wire->on_alarm);
+        wire->alarm = NULL;
+        trip(wire);
+    }
+    pthread_mutex_unlock(&wire->mutex);
+    lctx_unref(alarm);
+    wire_unref(wire);
+    lctx__after_unref(after);
+}
+
+static void drop_callback(tripwire *wire, lctx_after *after)
+{
+    if (lctx__after_stop(after))
+        wire_unref(wire);
+    lctx__after_unref(after);
+}
+
+/* One wire that nobody else refers to is kept for the next guard of the state. */
+static void wire_put_aside(lctx_state *state, tripwire *wire)
+{
+    bool alone = atomic_load_explicit(&wire->refs, memory_order_acquire) == 1;
+    if (alone && state->spare_wire == NULL && state->mailbox)
+        state->spare_wire = wire;
+    else
+        wire_unref(wire);
+}
+
+void guard_free_spare(lctx_state *state)
+{
+    if (state->spare_wire)
+        wire_unref(state->spare_wire);
+    state->spare_wire = NULL;
+}
+
+static void wire_take_down(lctx_state *state, tripwire *wire)
+{
+    pthread_mutex_lock(&wire->mutex);
+    wire->set = false;
+    lctx *alarm = wire->alarm;
+    pthread_mutex_unlock(&wire->mutex);
+    drop_callback(wire, wire->on_end);
+    if (alarm) {
+        drop_callback(wire, wire->on_alarm);
+        lctx_unref(alarm);
+    }
+    wire_put_aside(state, wire);
+}
+
+static tripwire *new_wire(void)
+{
+    tripwire *wire = malloc(sizeof *wire);
+    if (wire == NULL)
+        return NULL;
+    memset(wire, 0, sizeof *wire);
+    pthread_mutex_init(&wire->mutex, NULL);
+    return wire;
+}
+
+/* NULL when memory is out. If ctx has ended meanwhile the wire is tripped at once. */
+static tripwire *wire_put_up(lctx_state *state, lctx *ctx)
+{
+    tripwire *wire = state->spare_wire ? state->spare_wire : new_wire();
+    state->spare_wire = NULL;
+    if (wire == NULL)
+        return NULL;
+    atomic_store_explicit(&wire->refs, 1, memory_order_relaxed);
+    lctx_after *after = lctx__after_new(LCTX_KIND_ALARM, on_end, wire, true);
+    if (after == NULL) {
+        wire_unref(wire);
+        return NULL;
+    }
+    atomic_store_explicit(&wire->refs, 2, memory_order_relaxed);
+    atomic_store_explicit(&wire->tripped, false, memory_order_relaxed);
+    atomic_store_explicit(&wire->hard, false, memory_order_relaxed);
+    wire->set = true;
+    wire->thread = pthread_self();
+    wire->on_end = after;
+    wire->alarm = NULL;
+    if (!lctx__after_link(after, ctx))
+        on_end(after, wire);
+    return wire;
+}
+
+/* ---- Arming: the state's thread and its signal handler ---------------------------------------------------------- */
+
+static void hook(lua_State *L, lua_Debug *info);
+
+static bool is_tripped(const guard *guard)
+{
+    return guard->wire && atomic_load_explicit(&guard->wire->tripped, memory_order_acquire);
+}
+
+static bool is_hard(const guard *guard)
+{
+    return atomic_load_explicit(&guard->wire->hard, memory_order_acquire);
+}
+
+/* Whether the hook has something to raise for this guard. */
+static bool wants_stop(const guard *guard)
+{
+    return is_tripped(guard) && (!guard->raised || is_hard(guard));
+}
+
+/* Whether what runs now runs inside this guard's call. */
+static bool covers_running(const guard *guard)
+{
+    return lua_status(guard->L) != LUA_YIELD;
+}
+
+static void arm(lua_State *L, saved_hook *saved, int mask, int count)
+{
+    if (lua_gethook(L) != hook && !saved->armed) {
+        saved->hook = lua_gethook(L);
+        saved->mask = lua_gethookmask(L);
+        saved->count = lua_gethookcount(L);
+        atomic_signal_fence(memory_order_seq_cst);
+        saved->armed = true;
+    }
+    lua_sethook(L, hook, mask, count);
+}
+
+static void arm_for_stop(lua_State *L, saved_hook *saved)
+{
+    arm(L, saved, LUA_MASKCALL | LUA_MASKCOUNT, 1);
+}
+
+/* A hook that somebody has set in our place stays. */
+static void disarm(lua_State *L, saved_hook *saved)
+{
+    if (!saved->armed)
+        return;
+    if (lua_gethook(L) == hook)
+        lua_sethook(L, saved->hook, saved->mask, saved->count);
+    saved->armed = false;
+}
+
+void guard_arm_state(lctx_state *state)
+{
+    bool wanted = false;
+    for (guard *guard = state->guards; guard; guard = guard->below)
+        if (wants_stop(guard)) {
+            arm_for_stop(guard->L, &guard->saved);
+            wanted = true;
+        }
+    for (frame *frame = state->frames; wanted && frame; frame = frame->below)
+        arm_for_stop(frame->co, &frame->saved);
+}
+
+static void disarm_state(lctx_state *state)
+{
+    for (guard *guard = state->guards; guard; guard = guard->below)
+        disarm(guard->L, &guard->saved);
+    for (frame *frame = state->frames; frame; frame = frame->below)
+        disarm(frame->co, &frame->saved);
+}
+
+void guard_enter_frame(lctx_state *state, frame *entered)
+{
+    entered->below = state->frames;
+    atomic_signal_fence(memory_order_seq_cst);
+    state->frames = entered;
+    for (guard *guard = state->guards; guard; guard = guard->below) {
+        if (guard->L != entered->co && !covers_running(guard))
+            continue;
+        if (wants_stop(guard)) {
+            arm_for_stop(entered->co, &entered->saved);
+            return;
+        }
+        if (guard->counting)
+            arm(entered->co, &entered->saved, LUA_MASKCOUNT, guard->counting);
+    }
+}
+
+void guard_leave_frame(lctx_state *state, frame *left)
+{
+    state->frames = left->below;
+    atomic_signal_fence(memory_order_seq_cst);
+    if (!left->saved.armed)
+        return;
+    for (guard *guard = state->guards; guard; guard = guard->below)
+        if (guard->L == left->co && guard->wire && !guard->saved.armed) {
+            guard->saved = left->saved; /* suspended inside its call: it stays armed */
+            return;
+        }
+    disarm(left->co, &left->saved);
+}
+
+/* ---- The hook ------------------------------------------------------------------------------------------------- */
+
+static void push_error(lua_State *L, lctx *ctx)
+{
+    bind_push_table(L, lctx_err(ctx) == LCTX_DEADLINE_EXCEEDED ? TABLE_EXCEEDED : TABLE_CANCELED);
+}
+
+/* Where the script was stuck: this coroutine and those that wait for it. */
+static void remember_trace(lua_State *L, guard *guard)
+{
+    int top = lua_gettop(L);
+    luaL_traceback(L, L, NULL, 0);
+    const lua_State *inner = L;
+    for (frame *frame = guard->state->frames; frame && inner != guard->L; frame = frame->below) {
+        luaL_traceback(L, frame->from, "\nresumed by", 0);
+        lua_concat(L, 2);
+        inner = frame->from;
+    }
+    guard->id = ++guard->state->last_id;
+    bind_push_table(L, TABLE_TRACES);
+    lua_pushvalue(L, top + 1);
+    lua_rawseti(L, -2, guard->id);
+    lua_settop(L, top);
+}
+
+static void raise(lua_State *L, guard *guard)
+{
+    bool first = !guard->raised;
+    guard->raised = true;
+    if (first) {
+        if (!guard->counting && !is_hard(guard))
+            disarm_state(guard->state);
+        remember_trace(L, guard);
+    }
+    push_error(L, guard->ctx);
+    lua_error(L);
+}
+
+/* The outermost guard that what runs now is to be stopped for. */
+static guard *find_stop(lctx_state *state)
+{
+    guard *found = NULL;
+    for (guard *guard = state->guards; guard; guard = guard->below)
+        if (wants_stop(guard) && covers_running(guard))
+            found = guard;
+    return found;
+}
+
+static guard *find_counting(lctx_state *state)
+{
+    for (guard *guard = state->guards; guard; guard = guard->below)
+        if (guard->counting && covers_running(guard))
+            return guard;
+    return NULL;
+}
+
+static saved_hook *find_saved(lctx_state *state, lua_State *L)
+{
+    for (guard *guard = state->guards; guard; guard = guard->below)
+        if (guard->L == L && guard->saved.armed)
+            return &guard->saved;
+    for (frame *frame = state->frames; frame; frame = frame->below)
+        if (frame->co == L && frame->saved.armed)
+            return &frame->saved;
+    return NULL;
+}
+
+static void hook(lua_State *L, lua_Debug *info)
+{
+    (void)info;
+    luaL_checkstack(L, 10, NULL);
+    lctx_state *state = bind_state(L);
+    guard *counting = find_counting(state);
+    if (counting)
+        lctx_err(counting->ctx); /* where no thread looks after deadlines, this does */
+    guard *stop = find_stop(state);
+    if (stop) {
+        if (is_hard(stop))
+            lua_sethook(L, hook, LUA_MASKCALL | LUA_MASKCOUNT, 1);
+        raise(L, stop);
+    }
+    if (counting)
+        return;
+    saved_hook *saved = find_saved(state, L);
+    if (saved)
+        disarm(L, saved);
+    else
+        lua_sethook(L, NULL, 0, 0);
+}
+
+/* ---- Entering and leaving --------------------------------------------------------------------------------------- */
+
+static const char guard_tag;
+
+/* The wire comes last: when it is up, the handler may want to arm. */
+static void enter(lua_State *L, guard *guard)
+{
+    interrupt_settings settings = interrupt_get();
+    bool by_signal = settings.by_signal && !atomic_load_explicit(&lctx__timers_unattended, memory_order_relaxed);
+    guard->below = guard->state->guards;
+    atomic_signal_fence(memory_order_seq_cst);
+    guard->state->guards = guard;
+    guard->entered = true;
+    interrupt_watch(guard->state);
+    if (!by_signal) {
+        guard->counting = settings.count;
+        arm(L, &guard->saved, LUA_MASKCOUNT, settings.count);
+    }
+    guard->wire = wire_put_up(guard->state, guard->ctx);
+    if (guard->wire == NULL)
+        bind_no_memory(L);
+    if (is_tripped(guard))
+        guard_arm_state(guard->state); /* it ended just now, before the handler could have seen the wire */
+}
+
+static void unlink_guard(guard *left)
+{
+    lctx_state *state = left->state;
+    if (state->guards == left) {
+        state->guards = left->below;
+    } else {
+        guard *above = state->guards;
+        while (above->below != left)
+            above = above->below;
+        above->below = left->below;
+    }
+    if (state->guards == NULL)
+        interrupt_unwatch(state);
+}
+
+/* Nothing of the guard is left behind; harmless when repeated. */
+static void leave(lua_State *L, guard *guard)
+{
+    if (!guard->entered)
+        return;
+    guard->entered = false;
+    tripwire *wire = guard->wire;
+    guard->wire = NULL; /* from here on it wants nothing */
+    atomic_signal_fence(memory_order_seq_cst);
+    unlink_guard(guard);
+    disarm(guard->L, &guard->saved);
+    if (wire)
+        wire_take_down(guard->state, wire);
+    if (guard->state->guards)
+        guard_arm_state(guard->state); /* what an outer one wants was perhaps saved here */
+    if (guard->id) {
+        bind_push_table(L, TABLE_TRACES);
+        lua_rawgeti(L, -1, guard->id); /* for who reports it */
+        lua_pushnil(L);
+        lua_rawseti(L, -3, guard->id);
+        lua_remove(L, -2);
+    } else {
+        lua_pushnil(L);
+    }
+}
+
+/* __close and __gc. What ctx:call reports is the stop, also if f has raised something else after it. */
+static int guard_close(lua_State *L)
+{
+    guard *guard = lua_touserdata(L, 1);
+    if (lua_type(L, 1) != LUA_TUSERDATA || lua_rawlen(L, 1) != sizeof *guard || guard->tag != &guard_tag)
+        return 0;
+    bool report = guard->entered && guard->raised && guard->is_call && !lua_isnoneornil(L, 2);
+    leave(L, guard);
+    if (!report)
+        return 0;
+    push_error(L, guard->ctx);
+    return lua_error(L);
+}
+
+/* Pushes a guard for the context at 1, entered: index 2, below the function and its arguments. */
+static guard *push_guard(lua_State *L, lctx *ctx, bool is_call)
+{
+    guard *guard = lua_newuserdatauv(L, sizeof *guard, 1);
+    memset(guard, 0, sizeof *guard);
+    guard->tag = &guard_tag;
+    guard->state = lua_touserdata(L, lua_upvalueindex(UP_STATE));
+    guard->L = L;
+    guard->ctx = ctx;
+    guard->is_call = is_call;
+    lua_getiuservalue(L, lua_upvalueindex(UP_STATE), TABLE_GUARD);
+    lua_setmetatable(L, -2);
+    if (lua_pushthread(L)) /* the main one lives as long as the state */
+        lua_pop(L, 1);
+    else
+        lua_setiuservalue(L, -2, 1); /* the collector finds the guard of a dead coroutine while that is there */
+    lua_insert(L, 2);
+    if (is_call || lua_isyieldable(L)) /* else there is no way out but through finish_pcall */
+        lua_toclose(L, 2);
+    return guard;
+}
+
+/* An outer call is being stopped: an inner one does not hold that up. */
+static void pass_on(lua_State *L, lctx_state *state)
+{
+    for (guard *guard = state->guards; guard; guard = guard->below)
+        if (is_tripped(guard) && guard->raised && covers_running(guard)) {
+            push_error(L, guard->ctx);
+            lua_error(L);
+        }
+}
+
+/* ---- pcall and call ----------------------------------------------------------------------------------------------- */
+
+static int finish_pcall(lua_State *L, int status, lua_KContext unused)
+{
+    guard *guard = lua_touserdata(L, 2);
+    (void)unused;
+    leave(L, guard); /* pushes the trace */
+    pass_on(L, guard->state);
+    if (guard->raised) {
+        lua_pushboolean(L, 0);
+        push_error(L, guard->ctx);
+        lua_pushvalue(L, -3);
+        return 3;
+    }
+    lua_pop(L, 1);
+    bool ok = status == LUA_OK || status == LUA_YIELD;
+    lua_pushboolean(L, ok);
+    lua_insert(L, ok ? 3 : -2);
+    return ok ? lua_gettop(L) - 2 : 2;
+}
+
+/* ctx:pcall(f, ...) */
+static int guarded_pcall(lua_State *L)
+{
+    lctx *ctx = bind_check_context_or_custom(L, 1)->ctx;
+    luaL_checkany(L, 2);
+    int arguments = lua_gettop(L) - 2;
+    lctx_err_t err = lctx_err(ctx);
+    if (err != LCTX_LIVE) {
+        lua_pushboolean(L, 0);
+        bind_push_err(L, err);
+        return 2;
+    }
+    luaL_checkstack(L, 10, NULL);
+    enter(L, push_guard(L, ctx, false));
+    int status = lua_pcallk(L, arguments, LUA_MULTRET, 0, 0, finish_pcall);
+    return finish_pcall(L, status, 0);
+}
+
+static int finish_call(lua_State *L, int status, lua_KContext unused)
+{
+    guard *guard = lua_touserdata(L, 2);
+    (void)status;
+    (void)unused;
+    leave(L, guard);
+    pass_on(L, guard->state);
+    if (guard->raised) {
+        push_error(L, guard->ctx);
+        return lua_error(L);
+    }
+    lua_pop(L, 1);
+    return lua_gettop(L) - 2;
+}
+
+/* ctx:call(f, ...): an error passes through, and the guard is closed on its way. */
+static int guarded_call(lua_State *L)
+{
+    lctx *ctx = bind_check_context_or_custom(L, 1)->ctx;
+    luaL_checkany(L, 2);
+    int arguments = lua_gettop(L) - 2;
+    lctx_err_t err = lctx_err(ctx);
+    if (err != LCTX_LIVE) {
+        bind_push_err(L, err);
+        return lua_error(L);
+    }
+    luaL_checkstack(L, 10, NULL);
+    enter(L, push_guard(L, ctx, true));
+    lua_callk(L, arguments, LUA_MULTRET, 0, finish_call);
+    return finish_call(L, LUA_OK, 0);
+}
+
+const luaL_Reg bind_guard_methods[] = {{"pcall", guarded_pcall}, {"call", guarded_call}, {NULL, NULL}};
+const luaL_Reg bind_guard_metamethods[] = {{"__close", guard_close}, {"__gc", guard_close}, {NULL, NULL}};

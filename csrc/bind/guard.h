@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * guard.h - stopping scripts: what guard.c (the calls), coroutine.c (which coroutine runs) and interrupt.c (the
+ * signal) share.
+ *
+ * A guard is one ctx:pcall or ctx:call that has been entered and not left. Nothing is set in Lua until its
+ * context ends. Then whichever thread ends it *trips* the guard: it sends a signal to the guard's thread, and
+ * the handler there arms a hook on every coroutine that may be running. The hook raises.
+ *
+ * Guards and frames of a state are used by its own thread alone, and by the signal handler that interrupts it:
+ * they are linked with single stores, after what they point to is complete. Only the tripwire of a guard is
+ * seen by other threads.
+ */
+#ifndef LCTX_GUARD_H
+#define LCTX_GUARD_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "bind.h"
+
+/* The hook that a coroutine had before it was armed. */
+typedef struct saved_hook {
+    lua_Hook hook;
+    int mask, count;
+    bool armed;
+} saved_hook;
+
+/* What other threads see of a guard. */
+typedef struct tripwire {
+    _Atomic uint32_t refs; /* the guard's, and one for each callback that is registered */
+    pthread_mutex_t mutex;
+    bool set;            /* mutex: the guard has not been left */
+    pthread_t thread;    /* r/o while it is up */
+    lctx_ns hard_at;     /* mutex: when the grace ends */
+    lctx *alarm;         /* mutex: the next look at a script that goes on */
+    lctx_after *on_end;  /* the guard's */
+    lctx_after *on_alarm; /* mutex */
+    _Atomic bool tripped; /* the context has ended */
+    _Atomic bool hard;    /* and the grace is over */
+} tripwire;
+
+typedef struct guard {
+    const void *tag;
+    lctx_state *state;
+    struct guard *below; /* the guard of this state that was entered before */
+    lua_State *L;        /* the coroutine of the call */
+    lctx *ctx;
+    tripwire *wire;   /* NULL: left */
+    saved_hook saved; /* of L */
+    bool is_call;     /* ctx:call, not ctx:pcall */
+    bool entered;     /* and not left */
+    bool raised;      /* the script has had its error */
+    int counting;     /* in count mode: how many instructions from look to look; 0: signal mode */
+    lua_Integer id;   /* of its traceback in TABLE_TRACES; 0: none */
+} guard;
+
+/* A coroutine that the drop-in functions are running. */
+typedef struct lctx_frame {
+    lua_State *co, *from;
+    struct lctx_frame *below;
+    saved_hook saved; /* of co */
+} frame;
+
+/* ---- guard.c ---- */
+
+/* Arms what may be running in this state, if a guard of it wants that. Called by the signal handler. */
+void guard_arm_state(lctx_state *state);
+
+/* A coroutine is about to be run, or has stopped running, in this frame. */
+void guard_enter_frame(lctx_state *state, frame *frame);
+void guard_leave_frame(lctx_state *state, frame *frame);
+
+/* ---- interrupt.c ---- */
+
+typedef struct interrupt_settings {
+    bool by_signal;
+    int signal, count;
+    double grace;
+} interrupt_settings;
+
+interrupt_settings interrupt_get(void);
+
+/* Makes sure that the handler is installed and that this thread takes the signal, and that the handler knows of
+ * the state. Cheap when that is so already. */
+void interrupt_watch(lctx_state *state);
+void interrupt_unwatch(lctx_state *state);
+
+/* Sends the signal to a thread. Any thread. */
+void interrupt_send(pthread_t thread);
+
+#endif
