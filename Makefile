@@ -91,7 +91,7 @@ lint: setup-check
 	    done; \
 	  done; \
 	done
-	luacheck --quiet lua spec examples tools
+	luacheck --quiet lua spec examples tools bench
 
 tsan: setup-check
 	@$(MAKE) --no-print-directory CC=clang build/tsan

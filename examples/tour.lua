@@ -1,4 +1,4 @@
--- The tour: runs the seven examples in order, each in a process of its own. From any folder:
+-- The tour: runs the eight examples in order, each in a process of its own. From any folder:
 --
 --   lua5.4 examples/tour.lua
 --
@@ -12,6 +12,7 @@ local examples = {
   "5_many_values.lua",
   "6_abandoned.lua",
   "7_deadline.lua",
+  "8_sandbox.lua",
 }
 
 local folder = arg[0]:match("^.*/") or "./"

@@ -13,6 +13,7 @@ local names = {
   "5_many_values.lua",
   "6_abandoned.lua",
   "7_deadline.lua",
+  "8_sandbox.lua",
 }
 
 -- Runs a program; returns what it has printed, as a list of lines, and its exit status.
@@ -159,7 +160,7 @@ describe("the tour", function()
     end
   end
 
-  it("runs the seven in order, each under its heading", function()
+  it("runs the eight in order, each under its heading", function()
     write_examples()
     local expected = {}
     for i, name in ipairs(names) do

@@ -42,10 +42,11 @@ typedef struct lctx_state {
     lctx_link *limbo;        /* notes whose contexts are being collected */
 
     /* Stopping scripts (guard.h); read by the signal handler, too. */
-    struct guard *guards;             /* entered and not left, the latest first */
-    struct lctx_frame *frames;        /* coroutines being run, the innermost first */
-    struct tripwire *spare_wire;      /* for the next guard, or NULL */
-    struct lctx_state *next_watched;  /* of those that the handler of this thread knows of */
+    struct guard *guards;            /* entered and not left, the latest first */
+    struct lctx_frame *frames;       /* coroutines being run, the innermost first */
+    unsigned stops;                  /* raised so far */
+    struct tripwire *spare_wire;     /* for the next guard, or NULL */
+    struct lctx_state *next_watched; /* of those that the handler of this thread knows of */
     bool watched;
 } lctx_state;
 
@@ -251,6 +252,9 @@ void bind_orphan_callbacks(lua_State *L, int index);
 /* ---- Stopping scripts ---- guard.c, interrupt.c, coroutine.c (guard.h) */
 
 extern const luaL_Reg bind_guard_methods[], bind_guard_metamethods[], bind_interrupt_functions[];
+
+/* In a C function that was interrupted: raises if this call is to be stopped. */
+void guard_check(lua_State *L, lctx_state *state);
 
 /* The state is being closed. */
 void guard_free_spare(lctx_state *state);

@@ -23,7 +23,7 @@ static int run(lua_State *L, lctx_state *state, lua_State *co, int arguments, in
     frame frame = {.co = co, .from = L};
     guard_enter_frame(state, &frame);
     int status = lua_resume(co, L, arguments, results);
-    guard_leave_frame(state, &frame);
+    guard_leave_frame(state, &frame, status != LUA_OK && status != LUA_YIELD);
     return status;
 }
 
@@ -36,7 +36,7 @@ static int close_coroutine(lua_State *L, lctx_state *state, lua_State *co)
 #else
     int status = lua_resetthread(co);
 #endif
-    guard_leave_frame(state, &frame);
+    guard_leave_frame(state, &frame, false);
     return status;
 }
 
@@ -63,10 +63,15 @@ static int resume_with(lua_State *L, lctx_state *state, lua_State *co, int argum
     return results;
 }
 
+/* What Lua's own functions call the type that they want: that has changed within 5.4. And the one handler in C
+ * that need not be kept out of a stop. Both are the same for all states that use one Lua library. */
+static const char *_Atomic expected = "coroutine";
+static _Atomic lua_CFunction traceback;
+
 static lua_State *check_coroutine(lua_State *L)
 {
     lua_State *co = lua_tothread(L, 1);
-    luaL_argexpected(L, co, 1, "coroutine");
+    luaL_argexpected(L, co, 1, atomic_load_explicit(&expected, memory_order_relaxed));
     return co;
 }
 
@@ -148,8 +153,8 @@ static int in_hook(lua_State *L)
     return 1;
 }
 
-/* A handler in Lua is called by a tail call, so that it finds the stack levels that it expects. One in C, as
- * debug.traceback, is trusted to return. */
+/* Inside a guarded call, handlers are shielded. They are called by a tail call, so that one in Lua finds the
+ * levels of the stack that it expects. debug.traceback, which would not, always returns. */
 static const char shield_source[] = "local in_hook = ...\n"
                                     "return function(handler)\n"
                                     "  return function(err)\n"
@@ -172,7 +177,8 @@ static int guarded_xpcall(lua_State *L)
 {
     int count = lua_gettop(L);
     luaL_checktype(L, 2, LUA_TFUNCTION);
-    if (!lua_iscfunction(L, 2)) {
+    lua_CFunction handler = lua_tocfunction(L, 2);
+    if (state_of(L)->guards && (handler == NULL || handler != atomic_load(&traceback))) {
         lua_pushvalue(L, lua_upvalueindex(UP_COUNT + 1));
         lua_pushvalue(L, 2);
         lua_call(L, 1, 1);
@@ -196,10 +202,31 @@ static void push_closure(lua_State *L, lua_CFunction function, int extra)
     lua_pushcclosure(L, function, UP_COUNT + (extra != 0));
 }
 
+static void learn_from_originals(lua_State *L)
+{
+    if (lua_getglobal(L, LUA_DBLIBNAME) == LUA_TTABLE) {
+        lua_getfield(L, -1, "traceback");
+        atomic_store(&traceback, lua_tocfunction(L, -1));
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+    if (lua_getglobal(L, LUA_COLIBNAME) == LUA_TTABLE) {
+        lua_getfield(L, -1, "resume");
+        if (lua_pcall(L, 0, 0, 0) != LUA_OK) {
+            const char *message = lua_tostring(L, -1);
+            if (message && strstr(message, "(thread expected"))
+                atomic_store(&expected, "thread");
+            lua_pop(L, 1);
+        }
+    }
+    lua_pop(L, 1);
+}
+
 void bind_install_coroutines(lua_State *L)
 {
     static const luaL_Reg functions[] = {{"resume", resume}, {"wrap", wrap}, {"close", close}, {NULL, NULL}};
     luaL_checkstack(L, UP_COUNT + 8, NULL);
+    learn_from_originals(L);
     if (lua_getglobal(L, LUA_COLIBNAME) == LUA_TTABLE) {
         for (const luaL_Reg *function = functions; function->name; function++) {
             push_closure(L, function->func, 0);

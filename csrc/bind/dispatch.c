@@ -104,7 +104,9 @@ static int nothing(lua_State *L)
 
 void bind_block(lua_State *L, lctx_state *state, lctx_ns until)
 {
-    if (lctx__mailbox_wait(state->mailbox, until))
+    bool interrupted = !lctx__mailbox_wait(state->mailbox, until);
+    guard_check(L, state);
+    if (!interrupted)
         return;
     lua_pushcfunction(L, nothing); /* a call is where a hook that was set by a signal handler gets its chance */
     lua_call(L, 0, 0);

@@ -69,9 +69,22 @@ static void trip(tripwire *wire)
     } else if (lctx__monotonic() >= wire->hard_at) {
         atomic_store_explicit(&wire->hard, true, memory_order_release);
     }
+    atomic_store_explicit(&wire->quiet, false, memory_order_relaxed);
     if (!set_alarm(wire) && !set_alarm(wire))
         atomic_store_explicit(&wire->hard, true, memory_order_release);
-    interrupt_send(wire->thread);
+    if (wire->signal)
+        interrupt_send(wire->thread, wire->signal);
+}
+
+/* The script has its first error now: the grace begins, with alarms. */
+static void begin_grace(tripwire *wire)
+{
+    pthread_mutex_lock(&wire->mutex);
+    wire->hard_at = lctx__instant(interrupt_get().grace);
+    atomic_store_explicit(&wire->quiet, false, memory_order_relaxed);
+    if (wire->alarm == NULL && !set_alarm(wire) && !set_alarm(wire))
+        atomic_store_explicit(&wire->hard, true, memory_order_release);
+    pthread_mutex_unlock(&wire->mutex);
 }
 
 static void on_end(lctx_after *after, void *arg)
@@ -94,7 +107,8 @@ static void on_alarm(lctx_after *after, void *arg)
         alarm = wire->alarm;
         lctx__after_unref(wire->on_alarm);
         wire->alarm = NULL;
-        trip(wire);
+        if (!atomic_load_explicit(&wire->quiet, memory_order_relaxed))
+            trip(wire);
     }
     pthread_mutex_unlock(&wire->mutex);
     lctx_unref(alarm);
@@ -151,7 +165,7 @@ static tripwire *new_wire(void)
 }
 
 /* NULL when memory is out. If ctx has ended meanwhile the wire is tripped at once. */
-static tripwire *wire_put_up(lctx_state *state, lctx *ctx)
+static tripwire *wire_put_up(lctx_state *state, lctx *ctx, int signal)
 {
     tripwire *wire = state->spare_wire ? state->spare_wire : new_wire();
     state->spare_wire = NULL;
@@ -168,6 +182,7 @@ static tripwire *wire_put_up(lctx_state *state, lctx *ctx)
     atomic_store_explicit(&wire->hard, false, memory_order_relaxed);
     wire->set = true;
     wire->thread = pthread_self();
+    wire->signal = signal;
     wire->on_end = after;
     wire->alarm = NULL;
     if (!lctx__after_link(after, ctx))
@@ -178,6 +193,7 @@ static tripwire *wire_put_up(lctx_state *state, lctx *ctx)
 /* ---- Arming: the state's thread and its signal handler ---------------------------------------------------------- */
 
 static void hook(lua_State *L, lua_Debug *info);
+static void leave(lua_State *L, guard *guard);
 
 static bool is_tripped(const guard *guard)
 {
@@ -195,10 +211,18 @@ static bool wants_stop(const guard *guard)
     return is_tripped(guard) && (!guard->raised || is_hard(guard));
 }
 
-/* Whether what runs now runs inside this guard's call. */
+/* Whether what runs now runs inside this guard's call: not if its coroutine is suspended, or dead by an error. */
 static bool covers_running(const guard *guard)
 {
-    return lua_status(guard->L) != LUA_YIELD;
+    return lua_status(guard->L) == LUA_OK;
+}
+
+static bool has_guard(const lctx_state *state, const lua_State *L)
+{
+    for (const guard *guard = state->guards; guard; guard = guard->below)
+        if (guard->L == L)
+            return true;
+    return false;
 }
 
 static void arm(lua_State *L, saved_hook *saved, int mask, int count)
@@ -213,9 +237,10 @@ static void arm(lua_State *L, saved_hook *saved, int mask, int count)
     lua_sethook(L, hook, mask, count);
 }
 
+/* Count events only: they come from Lua code. A call event would come for the library's own __close, too. */
 static void arm_for_stop(lua_State *L, saved_hook *saved)
 {
-    arm(L, saved, LUA_MASKCALL | LUA_MASKCOUNT, 1);
+    arm(L, saved, LUA_MASKCOUNT, 1);
 }
 
 /* A hook that somebody has set in our place stays. */
@@ -234,7 +259,10 @@ void guard_arm_state(lctx_state *state)
     for (guard *guard = state->guards; guard; guard = guard->below)
         if (wants_stop(guard)) {
             arm_for_stop(guard->L, &guard->saved);
-            wanted = true;
+            if (covers_running(guard))
+                wanted = true;
+            else
+                atomic_store_explicit(&guard->wire->quiet, true, memory_order_relaxed);
         }
     for (frame *frame = state->frames; wanted && frame; frame = frame->below)
         arm_for_stop(frame->co, &frame->saved);
@@ -265,12 +293,29 @@ void guard_enter_frame(lctx_state *state, frame *entered)
     }
 }
 
-void guard_leave_frame(lctx_state *state, frame *left)
+/* A coroutine has failed inside of calls, which it will never leave by itself. */
+static void leave_all(lua_State *L, lctx_state *state, const lua_State *dead)
+{
+    for (guard *guard = state->guards, *below; guard; guard = below) {
+        below = guard->below;
+        if (guard->L == dead) {
+            leave(L, guard);
+            lua_pop(L, 1);
+        }
+    }
+}
+
+void guard_leave_frame(lctx_state *state, frame *left, bool failed)
 {
     state->frames = left->below;
     atomic_signal_fence(memory_order_seq_cst);
-    if (!left->saved.armed)
+    if (failed && state->guards && lua_checkstack(left->from, 4))
+        leave_all(left->from, state, left->co);
+    if (!left->saved.armed) {
+        if (lua_gethook(left->co) == hook && !has_guard(state, left->co))
+            lua_sethook(left->co, NULL, 0, 0); /* inherited from whoever made it */
         return;
+    }
     for (guard *guard = state->guards; guard; guard = guard->below)
         if (guard->L == left->co && guard->wire && !guard->saved.armed) {
             guard->saved = left->saved; /* suspended inside its call: it stays armed */
@@ -309,6 +354,8 @@ static void raise(lua_State *L, guard *guard)
     bool first = !guard->raised;
     guard->raised = true;
     if (first) {
+        guard->stop = ++guard->state->stops;
+        begin_grace(guard->wire);
         if (!guard->counting && !is_hard(guard))
             disarm_state(guard->state);
         remember_trace(L, guard);
@@ -357,7 +404,7 @@ static void hook(lua_State *L, lua_Debug *info)
     guard *stop = find_stop(state);
     if (stop) {
         if (is_hard(stop))
-            lua_sethook(L, hook, LUA_MASKCALL | LUA_MASKCOUNT, 1);
+            lua_sethook(L, hook, LUA_MASKCOUNT, 1);
         raise(L, stop);
     }
     if (counting)
@@ -367,6 +414,13 @@ static void hook(lua_State *L, lua_Debug *info)
         disarm(L, saved);
     else
         lua_sethook(L, NULL, 0, 0);
+}
+
+void guard_check(lua_State *L, lctx_state *state)
+{
+    guard *stop = state->guards ? find_stop(state) : NULL;
+    if (stop)
+        raise(L, stop);
 }
 
 /* ---- Entering and leaving --------------------------------------------------------------------------------------- */
@@ -383,12 +437,14 @@ static void enter(lua_State *L, guard *guard)
     guard->state->guards = guard;
     guard->entered = true;
     interrupt_watch(guard->state);
+    guard->stops_before = guard->state->stops;
     if (!by_signal) {
         guard->counting = settings.count;
         arm(L, &guard->saved, LUA_MASKCOUNT, settings.count);
+        guard->note = lctx__mailbox_register(guard->state->mailbox, guard->ctx, LCTX_KIND_ALARM, 0);
     }
-    guard->wire = wire_put_up(guard->state, guard->ctx);
-    if (guard->wire == NULL)
+    guard->wire = wire_put_up(guard->state, guard->ctx, by_signal ? settings.signal : 0);
+    if (guard->wire == NULL || (guard->counting && guard->note == NULL))
         bind_no_memory(L);
     if (is_tripped(guard))
         guard_arm_state(guard->state); /* it ended just now, before the handler could have seen the wire */
@@ -420,6 +476,11 @@ static void leave(lua_State *L, guard *guard)
     atomic_signal_fence(memory_order_seq_cst);
     unlink_guard(guard);
     disarm(guard->L, &guard->saved);
+    if (guard->note) {
+        lctx__mailbox_stop(guard->note);
+        lctx__after_unref(guard->note);
+        guard->note = NULL;
+    }
     if (wire)
         wire_take_down(guard->state, wire);
     if (guard->state->guards)
@@ -471,25 +532,30 @@ static guard *push_guard(lua_State *L, lctx *ctx, bool is_call)
     return guard;
 }
 
-/* An outer call is being stopped: an inner one does not hold that up. */
-static void pass_on(lua_State *L, lctx_state *state)
+/* An outer call was stopped while this inner one ran: that does not hold the error up. (One that is made later is
+ * part of the cleaning up.) */
+static void pass_on(lua_State *L, const guard *left)
 {
-    for (guard *guard = state->guards; guard; guard = guard->below)
-        if (is_tripped(guard) && guard->raised && covers_running(guard)) {
+    for (guard *guard = left->state->guards; guard; guard = guard->below)
+        if (is_tripped(guard) && guard->raised && covers_running(guard) &&
+            (guard->stop > left->stops_before || is_hard(guard))) {
             push_error(L, guard->ctx);
             lua_error(L);
         }
 }
 
-/* ---- pcall and call ----------------------------------------------------------------------------------------------- */
+/* ---- pcall and call -----------------------------------------------------------------------------------------------
+ */
 
 static int finish_pcall(lua_State *L, int status, lua_KContext unused)
 {
     guard *guard = lua_touserdata(L, 2);
     (void)unused;
     leave(L, guard); /* pushes the trace */
-    pass_on(L, guard->state);
+    pass_on(L, guard);
     if (guard->raised) {
+        if (lua_isnil(L, -1)) /* there was no room for it */
+            lua_pushliteral(L, "stack traceback:\n\t(not available)");
         lua_pushboolean(L, 0);
         push_error(L, guard->ctx);
         lua_pushvalue(L, -3);
@@ -526,7 +592,7 @@ static int finish_call(lua_State *L, int status, lua_KContext unused)
     (void)status;
     (void)unused;
     leave(L, guard);
-    pass_on(L, guard->state);
+    pass_on(L, guard);
     if (guard->raised) {
         push_error(L, guard->ctx);
         return lua_error(L);

@@ -30,14 +30,16 @@ typedef struct saved_hook {
 typedef struct tripwire {
     _Atomic uint32_t refs; /* the guard's, and one for each callback that is registered */
     pthread_mutex_t mutex;
-    bool set;            /* mutex: the guard has not been left */
-    pthread_t thread;    /* r/o while it is up */
-    lctx_ns hard_at;     /* mutex: when the grace ends */
-    lctx *alarm;         /* mutex: the next look at a script that goes on */
-    lctx_after *on_end;  /* the guard's */
+    bool set;             /* mutex: the guard has not been left */
+    pthread_t thread;     /* r/o while it is up */
+    int signal;           /* r/o while it is up; 0: count mode */
+    lctx_ns hard_at;      /* mutex: when the grace ends */
+    lctx *alarm;          /* mutex: the next look at a script that goes on */
+    lctx_after *on_end;   /* the guard's */
     lctx_after *on_alarm; /* mutex */
     _Atomic bool tripped; /* the context has ended */
     _Atomic bool hard;    /* and the grace is over */
+    _Atomic bool quiet;   /* its coroutine does not run: no alarms until the hook is reached */
 } tripwire;
 
 typedef struct guard {
@@ -46,13 +48,16 @@ typedef struct guard {
     struct guard *below; /* the guard of this state that was entered before */
     lua_State *L;        /* the coroutine of the call */
     lctx *ctx;
-    tripwire *wire;   /* NULL: left */
-    saved_hook saved; /* of L */
-    bool is_call;     /* ctx:call, not ctx:pcall */
-    bool entered;     /* and not left */
-    bool raised;      /* the script has had its error */
-    int counting;     /* in count mode: how many instructions from look to look; 0: signal mode */
-    lua_Integer id;   /* of its traceback in TABLE_TRACES; 0: none */
+    tripwire *wire;        /* NULL: left */
+    saved_hook saved;      /* of L */
+    bool is_call;          /* ctx:call, not ctx:pcall */
+    bool entered;          /* and not left */
+    bool raised;           /* the script has had its error */
+    unsigned stop;         /* state->stops when it was raised */
+    unsigned stops_before; /* state->stops when it was entered */
+    lctx_after *note;      /* in count mode: ends what blocks in the mailbox */
+    int counting;          /* in count mode: how many instructions from look to look; 0: signal mode */
+    lua_Integer id;        /* of its traceback in TABLE_TRACES; 0: none */
 } guard;
 
 /* A coroutine that the drop-in functions are running. */
@@ -69,7 +74,7 @@ void guard_arm_state(lctx_state *state);
 
 /* A coroutine is about to be run, or has stopped running, in this frame. */
 void guard_enter_frame(lctx_state *state, frame *frame);
-void guard_leave_frame(lctx_state *state, frame *frame);
+void guard_leave_frame(lctx_state *state, frame *frame, bool failed);
 
 /* ---- interrupt.c ---- */
 
@@ -87,6 +92,6 @@ void interrupt_watch(lctx_state *state);
 void interrupt_unwatch(lctx_state *state);
 
 /* Sends the signal to a thread. Any thread. */
-void interrupt_send(pthread_t thread);
+void interrupt_send(pthread_t thread, int number);
 
 #endif

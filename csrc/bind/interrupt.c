@@ -20,22 +20,24 @@
 static _Thread_local lctx_state *volatile watched;
 static _Thread_local int unblocked; /* the signal that this thread is known to take */
 
+enum { SIGNALS = 128 };
+
 static struct {
     pthread_mutex_t mutex;
     _Atomic bool by_signal;
     _Atomic int signal, count;
     _Atomic double grace;
-    _Atomic int installed;     /* the signal whose handler is installed; 0: none */
-    struct sigaction previous; /* written under mutex before installed, read by the handler */
-} settings = {
-    .mutex = PTHREAD_MUTEX_INITIALIZER, .by_signal = true, .signal = SIGURG, .count = 1000, .grace = 0.1};
+    _Atomic int installed;              /* the signal whose handler is installed; 0: none */
+    struct sigaction previous[SIGNALS]; /* by number; written under mutex before the handler is installed */
+} settings = {.mutex = PTHREAD_MUTEX_INITIALIZER, .by_signal = true, .signal = SIGURG, .count = 1000, .grace = 0.1};
 
 static void chain(int number, siginfo_t *info, void *context)
 {
-    if (settings.previous.sa_flags & SA_SIGINFO)
-        settings.previous.sa_sigaction(number, info, context);
-    else if (settings.previous.sa_handler != SIG_DFL && settings.previous.sa_handler != SIG_IGN)
-        settings.previous.sa_handler(number);
+    const struct sigaction *previous = &settings.previous[number];
+    if (previous->sa_flags & SA_SIGINFO)
+        previous->sa_sigaction(number, info, context);
+    else if (previous->sa_handler != SIG_DFL && previous->sa_handler != SIG_IGN)
+        previous->sa_handler(number);
 }
 
 static void handle(int number, siginfo_t *info, void *context)
@@ -59,7 +61,7 @@ static void install(void)
         action.sa_flags = SA_SIGINFO;
         action.sa_sigaction = handle;
         sigemptyset(&action.sa_mask);
-        settings.previous = current;
+        settings.previous[number] = current;
         sigaction(number, &action, NULL);
     }
     atomic_store(&settings.installed, number);
@@ -106,10 +108,9 @@ void interrupt_unwatch(lctx_state *state)
             other->next_watched = state->next_watched;
 }
 
-void interrupt_send(pthread_t thread)
+void interrupt_send(pthread_t thread, int number)
 {
-    if (atomic_load_explicit(&settings.by_signal, memory_order_relaxed))
-        pthread_kill(thread, atomic_load_explicit(&settings.signal, memory_order_relaxed));
+    pthread_kill(thread, number);
 }
 
 interrupt_settings interrupt_get(void)
@@ -141,7 +142,7 @@ static void read_options(lua_State *L, interrupt_settings *wanted)
     lua_getfield(L, 1, "signal");
     if (!lua_isnil(L, -1)) {
         lua_Integer number = lua_tointeger(L, -1);
-        luaL_argcheck(L, lua_isinteger(L, -1) && number < 128 && can_be_caught((int)number), 1,
+        luaL_argcheck(L, lua_isinteger(L, -1) && number < SIGNALS && can_be_caught((int)number), 1,
                       "signal must be the number of a signal that can be caught");
         wanted->signal = (int)number;
     }
