@@ -51,13 +51,14 @@ install: all
 # ---- Testing it -----------------------------------------------------------------------------------------------
 
 TESTS := $(patsubst spec/core/%.c,%,$(wildcard spec/core/*_test.c))
+HOST_TESTS := $(patsubst spec/host/%.c,%,$(wildcard spec/host/*_test.c))
 
 setup-test:
 	@tools/need.sh --install cc libc lua lua.h socket busted
 
 test: setup-test
-	@$(MAKE) --no-print-directory all build/plain
-	@tools/test.sh build/plain
+	@$(MAKE) --no-print-directory all build/plain build/host
+	@tools/test.sh build/plain build/host
 
 # The C tests of the core in one folder for each way to compile them. A test names what else it needs to be
 # linked with in a line "// link: ...".
@@ -68,6 +69,13 @@ build/asan:   CHECK_FLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-r
 build/plain build/tsan build/asan: FORCE
 	@mkdir -p $@
 	@$(MAKE) --no-print-directory CHECK_FLAGS="$(CHECK_FLAGS)" $(addprefix $@/,$(TESTS))
+
+# Tests in C hosts, which load the module as any host does.
+build/host: $(addprefix build/host/,$(HOST_TESTS))
+
+build/host/%_test: spec/host/%_test.c
+	@mkdir -p $(@D)
+	$(CC) -O2 -g $(WARNINGS) -I$(LUA_INCDIR) -o $@ $< -llua5.4 -lpthread
 
 define test_rule
 build/$(1)/%_test: spec/core/%_test.c $(wildcard spec/core/*.h) $$(CORE) $$(HEADERS)
@@ -86,7 +94,7 @@ setup-check: setup-test
 lint: setup-check
 	for cc in gcc clang; do \
 	  for flags in "-O2 $(WARNINGS)" "-O2 -fPIC"; do \
-	    for source in $(CORE) $(BIND) $(wildcard spec/core/*.c); do \
+	    for source in $(CORE) $(BIND) $(wildcard spec/core/*.c spec/host/*.c); do \
 	      $$cc $$flags -I$(LUA_INCDIR) -fsyntax-only $$source || exit 1; \
 	    done; \
 	  done; \
@@ -118,4 +126,4 @@ rock: setup-check
 	  'local context = require "lcontext"; require "lcontext.loop"; print(context._VERSION, context.background())'
 
 FORCE:
-.PHONY: all demo bench-stop install test check lint tsan asan valgrind rock setup-demo setup-test setup-check FORCE
+.PHONY: build/host all demo bench-stop install test check lint tsan asan valgrind rock setup-demo setup-test setup-check FORCE

@@ -50,6 +50,7 @@ build = {
         "csrc/core/map.c",
         "csrc/core/notifier.c",
         "csrc/core/park.c",
+        "csrc/core/pin.c",
         "csrc/core/timer.c",
         "csrc/core/tree.c",
       },

@@ -1,8 +1,8 @@
 #!/bin/sh
-# test.sh FOLDER: runs the C tests that were built into FOLDER and the specs, shows what they print, and ends
+# test.sh FOLDER...: runs the C tests that were built into the folders and the specs, shows what they print, and ends
 # with a line `N passed, N failed` of all that really ran. Fails if anything failed or nothing ran.
 set -u
-folder=$1 lua=${LUA:-lua5.4} passed=0 failed=0
+lua=${LUA:-lua5.4} passed=0 failed=0
 report=$(mktemp)
 trap 'rm -f "$report"' EXIT
 
@@ -12,14 +12,14 @@ count() {
   if [ "$3" != 0 ] && [ "${2:-0}" = 0 ]; then failed=$((failed + 1)); fi
 }
 
-for test in "$folder"/*_test; do
+for folder; do for test in "$folder"/*_test; do
   [ -x "$test" ] || continue
   echo "== ${test##*/}"
   "$test" >"$report" 2>&1; status=$?
   cat "$report"
   line=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$report" | tail -n 1)
   count "$(echo "$line" | cut -d' ' -f1)" "$(echo "$line" | cut -d' ' -f3)" $status
-done
+done; done
 
 if [ "${SPECS:-yes}" = yes ]; then
   echo "== specs"

@@ -45,6 +45,8 @@ typedef struct lctx_state {
     struct guard *guards;            /* entered and not left, the latest first */
     struct lctx_frame *frames;       /* coroutines being run, the innermost first */
     unsigned stops;                  /* raised so far */
+    const lua_State *killed;         /* the coroutine that a hook has made yield, to be closed */
+    const struct guard *killer;      /* for this guard */
     struct tripwire *spare_wire;     /* for the next guard, or NULL */
     struct lctx_state *next_watched; /* of those that the handler of this thread knows of */
     bool watched;

@@ -18,24 +18,37 @@ static lctx_state *state_of(lua_State *L)
 
 /* ---- Running a coroutine -------------------------------------------------------------------------------------- */
 
+static int reset(lua_State *L, lua_State *co)
+{
+#if LUA_VERSION_RELEASE_NUM >= 50406
+    return lua_closethread(co, L);
+#else
+    (void)L;
+    return lua_resetthread(co);
+#endif
+}
+
 static int run(lua_State *L, lctx_state *state, lua_State *co, int arguments, int *results)
 {
     frame frame = {.co = co, .from = L};
     guard_enter_frame(state, &frame);
     int status = lua_resume(co, L, arguments, results);
+    if (guard_was_killed(state, co)) {
+        frame.closing = true;
+        state->killed = NULL;
+        if (reset(L, co) == LUA_OK)
+            guard_push_stop(co, state);
+        status = LUA_ERRRUN;
+    }
     guard_leave_frame(state, &frame, status != LUA_OK && status != LUA_YIELD);
     return status;
 }
 
 static int close_coroutine(lua_State *L, lctx_state *state, lua_State *co)
 {
-    frame frame = {.co = co, .from = L};
+    frame frame = {.co = co, .from = L, .closing = true};
     guard_enter_frame(state, &frame);
-#if LUA_VERSION_RELEASE_NUM >= 50406
-    int status = lua_closethread(co, L);
-#else
-    int status = lua_resetthread(co);
-#endif
+    int status = reset(L, co);
     guard_leave_frame(state, &frame, false);
     return status;
 }
@@ -204,6 +217,13 @@ static void push_closure(lua_State *L, lua_CFunction function, int extra)
 
 static void learn_from_originals(lua_State *L)
 {
+    static const char *const catchers[] = {"pcall", "xpcall"};
+    for (int i = 0; i < 2; i++) {
+        if (lua_getglobal(L, catchers[i]) == LUA_TFUNCTION)
+            guard_add_catcher(lua_tocfunction(L, -1));
+        lua_pop(L, 1);
+    }
+    guard_add_catcher(guarded_xpcall);
     if (lua_getglobal(L, LUA_DBLIBNAME) == LUA_TTABLE) {
         lua_getfield(L, -1, "traceback");
         atomic_store(&traceback, lua_tocfunction(L, -1));

@@ -12,6 +12,10 @@
  * In between an alarm sends the signal again and again: one that comes just before a system call blocks would
  * not interrupt it.
  *
+ * In a coroutine where nothing would catch the error, the hook yields instead, and who has resumed the coroutine
+ * closes it: a coroutine that dies of a hook's error keeps its hooks off, and its __close handlers could not be
+ * stopped. (They get no error that way, as with coroutine.close.)
+ *
  * Which guard a hook serves. Coroutines that run are nested: of all that have been resumed and have not come
  * back, the one that runs is the innermost. So a guard covers whatever runs, unless its own coroutine is
  * suspended. A hook that finds no guard to serve takes itself off: that is how coroutines that inherited it, or
@@ -194,6 +198,7 @@ static tripwire *wire_put_up(lctx_state *state, lctx *ctx, int signal)
 
 static void hook(lua_State *L, lua_Debug *info);
 static void leave(lua_State *L, guard *guard);
+static int guarded_pcall(lua_State *L);
 
 static bool is_tripped(const guard *guard)
 {
@@ -349,19 +354,83 @@ static void remember_trace(lua_State *L, guard *guard)
     lua_settop(L, top);
 }
 
+static _Atomic lua_CFunction catchers[4]; /* the same in all states that use one Lua library */
+
+void guard_add_catcher(lua_CFunction function)
+{
+    int i = 0;
+    while (i < 3 && atomic_load(&catchers[i]) && atomic_load(&catchers[i]) != function)
+        i++;
+    atomic_store(&catchers[i], function);
+}
+
+static bool catches(lua_CFunction function)
+{
+    if (function == guarded_pcall)
+        return true;
+    for (int i = 0; function && i < 4; i++)
+        if (atomic_load_explicit(&catchers[i], memory_order_relaxed) == function)
+            return true;
+    return false;
+}
+
+static bool would_catch(lua_State *L)
+{
+    lua_Debug info;
+    bool found = false;
+    for (int level = 0; !found && lua_getstack(L, level, &info); level++) {
+        lua_getinfo(L, "f", &info);
+        found = catches(lua_tocfunction(L, -1));
+        lua_pop(L, 1);
+    }
+    return found;
+}
+
+static bool is_to_be_killed(lua_State *L, const lctx_state *state)
+{
+    const frame *top = state->frames;
+    return top && top->co == L && !top->closing && lua_isyieldable(L) && !would_catch(L);
+}
+
+bool guard_was_killed(lctx_state *state, lua_State *co)
+{
+    return state->killed == co;
+}
+
+void guard_push_stop(lua_State *to, lctx_state *state)
+{
+    push_error(to, state->killer->ctx);
+}
+
+/* The first error of this guard: the grace begins, and the place is remembered. */
+static void prepare_stop(lua_State *L, guard *guard)
+{
+    if (guard->raised)
+        return;
+    guard->raised = true;
+    guard->stop = ++guard->state->stops;
+    begin_grace(guard->wire);
+    if (!guard->counting && !is_hard(guard))
+        disarm_state(guard->state);
+    remember_trace(L, guard);
+}
+
 static void raise(lua_State *L, guard *guard)
 {
-    bool first = !guard->raised;
-    guard->raised = true;
-    if (first) {
-        guard->stop = ++guard->state->stops;
-        begin_grace(guard->wire);
-        if (!guard->counting && !is_hard(guard))
-            disarm_state(guard->state);
-        remember_trace(L, guard);
-    }
+    prepare_stop(L, guard);
     push_error(L, guard->ctx);
     lua_error(L);
+}
+
+/* In a hook, as the last thing that it does. */
+static void stop(lua_State *L, guard *guard)
+{
+    if (!is_to_be_killed(L, guard->state))
+        raise(L, guard);
+    prepare_stop(L, guard);
+    guard->state->killed = L;
+    guard->state->killer = guard;
+    lua_yield(L, 0);
 }
 
 /* The outermost guard that what runs now is to be stopped for. */
@@ -401,11 +470,12 @@ static void hook(lua_State *L, lua_Debug *info)
     guard *counting = find_counting(state);
     if (counting)
         lctx_err(counting->ctx); /* where no thread looks after deadlines, this does */
-    guard *stop = find_stop(state);
-    if (stop) {
-        if (is_hard(stop))
+    guard *wanted = find_stop(state);
+    if (wanted) {
+        if (is_hard(wanted))
             lua_sethook(L, hook, LUA_MASKCOUNT, 1);
-        raise(L, stop);
+        stop(L, wanted);
+        return;
     }
     if (counting)
         return;

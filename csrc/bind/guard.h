@@ -63,6 +63,7 @@ typedef struct guard {
 /* A coroutine that the drop-in functions are running. */
 typedef struct lctx_frame {
     lua_State *co, *from;
+    bool closing; /* its pending variables are being closed */
     struct lctx_frame *below;
     saved_hook saved; /* of co */
 } frame;
@@ -71,6 +72,14 @@ typedef struct lctx_frame {
 
 /* Arms what may be running in this state, if a guard of it wants that. Called by the signal handler. */
 void guard_arm_state(lctx_state *state);
+
+/* Whether co has yielded because a hook wants it dead (guard.c says why): it is to be closed, and to have failed
+ * with the error that this pushes onto the stack of `to`. */
+bool guard_was_killed(lctx_state *state, lua_State *co);
+void guard_push_stop(lua_State *to, lctx_state *state);
+
+/* The function, which is in C, catches errors of what it calls. */
+void guard_add_catcher(lua_CFunction function);
 
 /* A coroutine is about to be run, or has stopped running, in this frame. */
 void guard_enter_frame(lctx_state *state, frame *frame);

@@ -15,6 +15,8 @@
 #include <signal.h>
 #include <string.h>
 
+#include "../core/pin.h"
+
 /* The states with guards on this thread, linked through state->next_watched. Volatile, since the handler reads
  * it; touched by interrupt_watch first, so that the handler never is the one to make room for it. */
 static _Thread_local lctx_state *volatile watched;
@@ -55,6 +57,7 @@ static void install(void)
     pthread_mutex_lock(&settings.mutex);
     int number = atomic_load(&settings.signal);
     struct sigaction action, current;
+    lctx__pin_library();
     sigaction(number, NULL, &current);
     if (!(current.sa_flags & SA_SIGINFO) || current.sa_sigaction != handle) {
         memset(&action, 0, sizeof action);

@@ -13,13 +13,13 @@
 #endif
 #include "timer.h"
 
-#include <dlfcn.h>
 #include <pthread.h>
 #include <signal.h>
 #ifdef __linux__
 #include <sys/prctl.h>
 #endif
 
+#include "pin.h"
 #include "tree.h"
 
 enum { TICK_BITS = 14, DIGIT_BITS = 6, DIGITS = 1 << DIGIT_BITS, LEVELS = 9, NO_SLOT = -1, BATCH = 128, MOVES = 1024 };
@@ -275,20 +275,11 @@ static void *keep(void *unused)
     }
 }
 
-/* The code that the thread runs must stay in memory when a host unloads the library. */
-static void pin_library(void)
-{
-    static bool pinned;
-    Dl_info self;
-    if (!pinned && dladdr((void *)&wheel, &self) && self.dli_fname)
-        pinned = dlopen(self.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE) != NULL;
-}
-
 /* Under keeper.mutex. The thread takes no signals: they are the host's. */
 static bool start_thread(void)
 {
     sigset_t all, before;
-    pin_library();
+    lctx__pin_library();
     lctx__cond_init(&keeper.changed);
     keeper.nudged = keeper.leaving = false;
     sigfillset(&all);

@@ -157,6 +157,7 @@ add("table filling", function()
   while true do
     local t = {}
     for i = 1, 20000 do t[i] = { i } t["k" .. i] = i end
+    assert(#t > 0)
   end
 end)
 add("collecting", function() while true do collectgarbage() end end)
@@ -186,6 +187,31 @@ add("a callback that loops", function(context)
   ctx:after_func(function() while true do pcall(forever) end end)
   cancel()
   context.dispatch()
+  forever()
+end)
+
+add("a __close that loops, of a coroutine that was stopped", function()
+  local f = coroutine.wrap(function()
+    local _ <close> = closing(forever)
+    forever()
+  end)
+  f()
+end)
+add("the same, five deep, again and again", function()
+  local function nest(depth)
+    local _ <close> = closing(function() while true do pcall(forever) end end)
+    if depth == 0 then forever() end
+    coroutine.wrap(nest)(depth - 1)
+  end
+  while true do pcall(nest, 5) end
+end)
+add("the same, closed by hand", function()
+  local co = coroutine.create(function()
+    local _ <close> = closing(forever)
+    forever()
+  end)
+  coroutine.resume(co)
+  coroutine.close(co)
   forever()
 end)
 
