@@ -14,6 +14,8 @@ local function resist() -- starts again whenever it is stopped
   end
 end
 
+local made_before = coroutine.create(resist)
+
 local attempts = {
   { "a loop", loop },
   { "pcall, again and again", resist },
@@ -41,6 +43,18 @@ local attempts = {
     local co = coroutine.create(resist)
     local _ <close> = setmetatable({}, { __close = function() while true do coroutine.resume(co) end end })
     loop()
+  end },
+  { "a __close in a coroutine", function()
+    local f = coroutine.wrap(function()
+      local _ <close> = setmetatable({}, { __close = resist })
+      loop()
+    end)
+    f()
+  end },
+  { "a coroutine made before", function()
+    while true do
+      pcall(coroutine.resume, made_before)
+    end
   end },
   { "a new coroutine for each stop", function()
     while true do

@@ -5,8 +5,8 @@
 -- The environment decides what the script can reach, ctx:pcall for how long.
 -- Prints what the file returns (exit status 0), its error (1), or where it was stuck when the time was up (2).
 -- What this does not limit: memory (run the process under `ulimit -v`); one long call of a C function, as string.find
--- with a pathological pattern; __close handlers of a coroutine that was killed, which Lua runs without hooks. Where
--- that matters, leave the pattern functions and coroutine out, or have the process killed in the end (`timeout`).
+-- with a pathological pattern. Where that matters, leave the pattern functions out, or have the process killed in the
+-- end (`timeout`).
 
 local context = require "lcontext" -- first, so that the coroutine functions copied below are those it knows
 
