@@ -583,6 +583,9 @@ static int guard_close(lua_State *L)
 /* Pushes a guard for the context at 1, entered: index 2, below the function and its arguments. */
 static guard *push_guard(lua_State *L, lctx *ctx, bool is_call)
 {
+    luaL_checkstack(L, 10, NULL);
+    if (((lctx_state *)lua_touserdata(L, lua_upvalueindex(UP_STATE)))->mailbox == NULL)
+        luaL_error(L, "the Lua state is being closed");
     guard *guard = lua_newuserdatauv(L, sizeof *guard, 1);
     memset(guard, 0, sizeof *guard);
     guard->tag = &guard_tag;
@@ -650,7 +653,6 @@ static int guarded_pcall(lua_State *L)
         bind_push_err(L, err);
         return 2;
     }
-    luaL_checkstack(L, 10, NULL);
     enter(L, push_guard(L, ctx, false));
     int status = lua_pcallk(L, arguments, LUA_MULTRET, 0, 0, finish_pcall);
     return finish_pcall(L, status, 0);
@@ -682,7 +684,6 @@ static int guarded_call(lua_State *L)
         bind_push_err(L, err);
         return lua_error(L);
     }
-    luaL_checkstack(L, 10, NULL);
     enter(L, push_guard(L, ctx, true));
     lua_callk(L, arguments, LUA_MULTRET, 0, finish_call);
     return finish_call(L, LUA_OK, 0);
