@@ -88,7 +88,7 @@ $(foreach kind,plain tsan asan,$(eval $(call test_rule,$(kind))))
 check: lint tsan asan valgrind
 
 setup-check: setup-test
-	@tools/need.sh --install clang valgrind luacheck luarocks
+	@tools/need.sh --install clang valgrind luacheck luarocks git
 
 # Every source under both compilers, with all warnings and with the flags of LuaRocks' builtin build only.
 lint: setup-check
@@ -102,7 +102,7 @@ lint: setup-check
 	luacheck --quiet lua spec examples tools bench
 
 tsan: setup-check
-	@$(MAKE) --no-print-directory CC=clang build/tsan
+	@$(MAKE) --no-print-directory build/tsan
 	@SPECS=no tools/test.sh build/tsan
 
 asan: setup-check

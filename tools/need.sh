@@ -21,7 +21,7 @@ check() {
     luacheck) package=lua-check;     command -v luacheck >/dev/null ;;
     luarocks) package=luarocks;      command -v luarocks >/dev/null ;;
     clang)    package=clang;         command -v clang >/dev/null ;;
-    valgrind) package=valgrind;      command -v valgrind >/dev/null ;;
+    valgrind) package="valgrind libc6-dbg"; command -v valgrind >/dev/null && valgrind -q true 2>/dev/null ;;
     git)      package=git;           command -v git >/dev/null ;;
     *)        echo "need.sh: unknown thing $1" >&2; exit 2 ;;
   esac
