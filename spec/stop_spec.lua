@@ -6,8 +6,10 @@ local runaways = require "spec.support.runaways"
 
 local background = context.background()
 
+local slow = os.getenv("LCONTEXT_SLOW") and 20 or 1 -- under valgrind
+
 local function short(seconds)
-  return (context.with_timeout(background, seconds or 0.015))
+  return (context.with_timeout(background, (seconds or 0.015) * slow))
 end
 
 local function forever()
