@@ -110,7 +110,7 @@ void bind_push_error_objects(lua_State *L);
 
 /* Pushes nil or an error object. Only for functions with the common upvalues.
  *
- * Lua up to 5.4.6 goes wrong in `a .. b .. c` when the stack moves during a __concat. What is asked for an error
+ * Lua 5.4.4 (Debian 12) goes wrong in `a .. b .. c` when the stack moves during a __concat. What is asked for an error
  * is likely to put it into a message: so room for that is made here, where the stack may move. */
 static inline void bind_push_err(lua_State *L, lctx_err_t err)
 {
