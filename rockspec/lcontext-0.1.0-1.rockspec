@@ -37,6 +37,7 @@ build = {
         "csrc/bind/module.c",
         "csrc/bind/state.c",
         "csrc/bind/value.c",
+        "csrc/bind/wire.c",
         "csrc/core/after.c",
         "csrc/core/any.c",
         "csrc/core/bell.c",

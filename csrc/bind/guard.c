@@ -23,176 +23,10 @@
  */
 #include "guard.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "../core/after.h"
 #include "../core/timer.h"
-
-/* How often a script that has been tripped and goes on is sent the signal again. */
-#define ALARM_SECONDS 0.02
-
-/* ---- The wire: any thread ------------------------------------------------------------------------------------- */
-
-static void wire_unref(tripwire *wire)
-{
-    if (atomic_fetch_sub_explicit(&wire->refs, 1, memory_order_acq_rel) != 1)
-        return;
-    pthread_mutex_destroy(&wire->mutex);
-    free(wire);
-}
-
-static void on_alarm(lctx_after *after, void *arg);
-
-/* Without an alarm the grace is over at once: a script must not go on for ever. */
-static bool set_alarm(tripwire *wire)
-{
-    lctx *alarm = lctx_with_timeout(lctx_background(), ALARM_SECONDS, NULL);
-    lctx_after *after = alarm ? lctx__after_new(LCTX_KIND_ALARM, on_alarm, wire, true) : NULL;
-    if (after) {
-        atomic_fetch_add_explicit(&wire->refs, 1, memory_order_relaxed);
-        wire->alarm = alarm;
-        wire->on_alarm = after;
-        if (lctx__after_link(after, alarm))
-            return true;
-        wire->alarm = NULL; /* this thread was held up, and the alarm has gone off already */
-        atomic_fetch_sub_explicit(&wire->refs, 1, memory_order_relaxed);
-        lctx__after_unref(after);
-        lctx__after_unref(after);
-    }
-    lctx_unref(alarm);
-    return false;
-}
-
-/* Under wire->mutex; also again and again, until the guard is left. */
-static void trip(tripwire *wire)
-{
-    if (!atomic_load_explicit(&wire->tripped, memory_order_relaxed)) {
-        wire->hard_at = lctx__instant(interrupt_get().grace);
-        atomic_store_explicit(&wire->tripped, true, memory_order_release);
-    } else if (lctx__monotonic() >= wire->hard_at) {
-        atomic_store_explicit(&wire->hard, true, memory_order_release);
-    }
-    atomic_store_explicit(&wire->quiet, false, memory_order_relaxed);
-    if (!set_alarm(wire) && !set_alarm(wire))
-        atomic_store_explicit(&wire->hard, true, memory_order_release);
-    if (wire->signal)
-        interrupt_send(wire->thread, wire->signal);
-}
-
-/* The script has its first error now: the grace begins, with alarms. */
-static void begin_grace(tripwire *wire)
-{
-    pthread_mutex_lock(&wire->mutex);
-    wire->hard_at = lctx__instant(interrupt_get().grace);
-    atomic_store_explicit(&wire->quiet, false, memory_order_relaxed);
-    if (wire->alarm == NULL && !set_alarm(wire) && !set_alarm(wire))
-        atomic_store_explicit(&wire->hard, true, memory_order_release);
-    pthread_mutex_unlock(&wire->mutex);
-}
-
-static void on_end(lctx_after *after, void *arg)
-{
-    tripwire *wire = arg;
-    pthread_mutex_lock(&wire->mutex);
-    if (wire->set)
-        trip(wire);
-    pthread_mutex_unlock(&wire->mutex);
-    wire_unref(wire);
-    lctx__after_unref(after);
-}
-
-static void on_alarm(lctx_after *after, void *arg)
-{
-    tripwire *wire = arg;
-    lctx *alarm = NULL;
-    pthread_mutex_lock(&wire->mutex);
-    if (wire->set) {
-        alarm = wire->alarm;
-        lctx__after_unref(wire->on_alarm);
-        wire->alarm = NULL;
-        if (!atomic_load_explicit(&wire->quiet, memory_order_relaxed))
-            trip(wire);
-    }
-    pthread_mutex_unlock(&wire->mutex);
-    lctx_unref(alarm);
-    wire_unref(wire);
-    lctx__after_unref(after);
-}
-
-static void drop_callback(tripwire *wire, lctx_after *after)
-{
-    if (lctx__after_stop(after))
-        wire_unref(wire);
-    lctx__after_unref(after);
-}
-
-/* One wire that nobody else refers to is kept for the next guard of the state. */
-static void wire_put_aside(lctx_state *state, tripwire *wire)
-{
-    bool alone = atomic_load_explicit(&wire->refs, memory_order_acquire) == 1;
-    if (alone && state->spare_wire == NULL && state->mailbox)
-        state->spare_wire = wire;
-    else
-        wire_unref(wire);
-}
-
-void guard_free_spare(lctx_state *state)
-{
-    if (state->spare_wire)
-        wire_unref(state->spare_wire);
-    state->spare_wire = NULL;
-}
-
-static void wire_take_down(lctx_state *state, tripwire *wire)
-{
-    pthread_mutex_lock(&wire->mutex);
-    wire->set = false;
-    lctx *alarm = wire->alarm;
-    pthread_mutex_unlock(&wire->mutex);
-    drop_callback(wire, wire->on_end);
-    if (alarm) {
-        drop_callback(wire, wire->on_alarm);
-        lctx_unref(alarm);
-    }
-    wire_put_aside(state, wire);
-}
-
-static tripwire *new_wire(void)
-{
-    tripwire *wire = malloc(sizeof *wire);
-    if (wire == NULL)
-        return NULL;
-    memset(wire, 0, sizeof *wire);
-    pthread_mutex_init(&wire->mutex, NULL);
-    return wire;
-}
-
-/* NULL when memory is out. If ctx has ended meanwhile the wire is tripped at once. */
-static tripwire *wire_put_up(lctx_state *state, lctx *ctx, int signal)
-{
-    tripwire *wire = state->spare_wire ? state->spare_wire : new_wire();
-    state->spare_wire = NULL;
-    if (wire == NULL)
-        return NULL;
-    atomic_store_explicit(&wire->refs, 1, memory_order_relaxed);
-    lctx_after *after = lctx__after_new(LCTX_KIND_ALARM, on_end, wire, true);
-    if (after == NULL) {
-        wire_unref(wire);
-        return NULL;
-    }
-    atomic_store_explicit(&wire->refs, 2, memory_order_relaxed);
-    atomic_store_explicit(&wire->tripped, false, memory_order_relaxed);
-    atomic_store_explicit(&wire->hard, false, memory_order_relaxed);
-    wire->set = true;
-    wire->thread = pthread_self();
-    wire->signal = signal;
-    wire->on_end = after;
-    wire->alarm = NULL;
-    if (!lctx__after_link(after, ctx))
-        on_end(after, wire);
-    return wire;
-}
 
 /* ---- Arming: the state's thread and its signal handler ---------------------------------------------------------- */
 
@@ -409,7 +243,7 @@ static void prepare_stop(lua_State *L, guard *guard)
         return;
     guard->raised = true;
     guard->stop = ++guard->state->stops;
-    begin_grace(guard->wire);
+    guard_wire_begin_grace(guard->wire);
     if (!guard->counting && !is_hard(guard))
         disarm_state(guard->state);
     remember_trace(L, guard);
@@ -513,7 +347,7 @@ static void enter(lua_State *L, guard *guard)
         arm(L, &guard->saved, LUA_MASKCOUNT, settings.count);
         guard->note = lctx__mailbox_register(guard->state->mailbox, guard->ctx, LCTX_KIND_ALARM, 0);
     }
-    guard->wire = wire_put_up(guard->state, guard->ctx, by_signal ? settings.signal : 0);
+    guard->wire = guard_wire_put_up(guard->state, guard->ctx, by_signal ? settings.signal : 0);
     if (guard->wire == NULL || (guard->counting && guard->note == NULL))
         bind_no_memory(L);
     if (is_tripped(guard))
@@ -552,7 +386,7 @@ static void leave(lua_State *L, guard *guard)
         guard->note = NULL;
     }
     if (wire)
-        wire_take_down(guard->state, wire);
+        guard_wire_take_down(guard->state, wire);
     if (guard->state->guards)
         guard_arm_state(guard->state); /* what an outer one wants was perhaps saved here */
     if (guard->id) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * guard.h - stopping scripts: what guard.c (the calls), coroutine.c (which coroutine runs) and interrupt.c (the
+ * guard.h - stopping scripts: what guard.c (the calls), wire.c (what other threads do), coroutine.c and interrupt.c (the
  * signal) share.
  *
  * A guard is one ctx:pcall or ctx:call that has been entered and not left. Nothing is set in Lua until its
@@ -67,6 +67,15 @@ typedef struct lctx_frame {
     struct lctx_frame *below;
     saved_hook saved; /* of co */
 } frame;
+
+/* ---- wire.c ---- */
+
+/* NULL when memory is out. If ctx has ended meanwhile the wire is tripped at once. signal 0: none is sent. */
+tripwire *guard_wire_put_up(lctx_state *state, lctx *ctx, int signal);
+void guard_wire_take_down(lctx_state *state, tripwire *wire);
+
+/* The script has its first error now: the grace begins, with alarms. */
+void guard_wire_begin_grace(tripwire *wire);
 
 /* ---- guard.c ---- */
 
