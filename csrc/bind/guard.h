@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * guard.h - stopping scripts: what guard.c (the calls), wire.c (what other threads do), coroutine.c and interrupt.c (the
- * signal) share.
+ * guard.h - stopping scripts: what guard.c (the calls and the hook), wire.c (what other threads do), coroutine.c
+ * (which coroutine runs) and interrupt.c (the signal) share.
  *
  * A guard is one ctx:pcall or ctx:call that has been entered and not left. Nothing is set in Lua until its
  * context ends. Then whichever thread ends it *trips* the guard: it sends a signal to the guard's thread, and
