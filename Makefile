@@ -54,7 +54,7 @@ TESTS := $(patsubst spec/core/%.c,%,$(wildcard spec/core/*_test.c))
 HOST_TESTS := $(patsubst spec/host/%.c,%,$(wildcard spec/host/*_test.c))
 
 setup-test:
-	@tools/need.sh --install cc libc lua lua.h socket busted
+	@tools/need.sh --install cc libc lua lua.h socket luv cqueues busted
 
 test: setup-test
 	@$(MAKE) --no-print-directory all build/plain build/host

@@ -17,6 +17,8 @@ check() {
     lua)      package=lua5.4;        command -v "$lua" >/dev/null ;;
     lua.h)    package=liblua5.4-dev; [ -f "${LUA_INCDIR:-/usr/include/lua5.4}/lua.h" ] ;;
     socket)   package=lua-socket;    has_lua_module socket ;;
+    luv)      package=lua-luv;       has_lua_module luv ;;
+    cqueues)  package=lua-cqueues;   has_lua_module cqueues ;;
     busted)   package=lua-busted;    has_lua_module busted.runner ;;
     luacheck) package=lua-check;     command -v luacheck >/dev/null ;;
     luarocks) package=luarocks;      command -v luarocks >/dev/null ;;

@@ -37,6 +37,7 @@ typedef struct lctx_state {
     lctx_mailbox *mailbox;   /* NULL once the state is being closed */
     lua_Integer last_id;     /* ids: names for what the core refers to; none is used twice */
     const lua_State *parked; /* the coroutine that was registered with the attached loop last */
+    uint32_t waiting;        /* coroutines that are registered with the attached loop */
     bool dispatching;        /* callbacks are being run */
     bool attached;           /* there is a loop in the table LOOP */
     lctx_link *limbo;        /* notes whose contexts are being collected */

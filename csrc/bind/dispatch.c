@@ -63,8 +63,10 @@ static int run_due(lua_State *L)
 {
     lctx_state *state = lua_touserdata(L, 1);
     lua_Integer count = 0;
-    for (lctx_after *note; (note = lctx__mailbox_take(state->mailbox));)
+    for (lctx_after *note; (note = lctx__mailbox_take(state->mailbox));) {
         count += run_note(L, state, note);
+        state->dispatching = true; /* a wait in a callback that was stopped has left it false */
+    }
     lua_pushinteger(L, count);
     return 1;
 }

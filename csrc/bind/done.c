@@ -151,6 +151,7 @@ static void clear_waitset(lua_State *L, waitset *set)
         lua_rawseti(L, -2, set->id);
         lua_pop(L, 1);
         set->in_loop = false;
+        set->state->waiting--;
     }
 }
 
@@ -210,6 +211,7 @@ static void register_with_loop(lua_State *L, waitset *set)
     lua_rawseti(L, -2, set->id);
     lua_pop(L, 1);
     set->in_loop = true;
+    set->state->waiting++;
 }
 
 int bind_wake(lua_State *L, lua_Integer id)
@@ -297,6 +299,35 @@ static int yield_waits(lua_State *L, waitset *set, enum mode mode, lua_KFunction
     return lua_yieldk(L, count, (lua_KContext)set->arguments << 1 | mode, resumed);
 }
 
+static int resumed(lua_State *L, int status, lua_KContext context);
+
+/* The waitset lies above the arguments, and above that whether the loop has suspended the coroutine itself. */
+static int parked(lua_State *L, int status, lua_KContext context)
+{
+    bool was_suspended = lua_toboolean(L, -1);
+    (void)status;
+    lua_settop(L, (int)(context >> 1) + 1);
+    if (was_suspended)
+        return resumed(L, LUA_YIELD, context);
+    waitset *set = lua_touserdata(L, -1);
+    set->state->parked = L;
+    return yield_waits(L, set, context & 1 ? SELECT : WAIT, resumed);
+}
+
+/* Yields in a coroutine that the attached loop will resume. A loop has a function park if it is to be told, or
+ * has a protocol of its own for coroutines to be suspended by. */
+static int yield_to_loop(lua_State *L, waitset *set, lua_KContext context)
+{
+    if (!set->in_loop)
+        register_with_loop(L, set);
+    bind_push_table(L, TABLE_LOOP);
+    if (lua_getfield(L, -1, "park") != LUA_TNIL) {
+        lua_pushthread(L);
+        lua_callk(L, 1, 1, context, parked);
+    }
+    return parked(L, LUA_OK, context);
+}
+
 /* In a coroutine, at first and whenever it is resumed. The waitset lies above the arguments; what a resumer has
  * passed, above that. */
 static int resumed(lua_State *L, int status, lua_KContext context)
@@ -308,11 +339,8 @@ static int resumed(lua_State *L, int status, lua_KContext context)
     int ready = find_ready(L, set->arguments, set->until);
     if (ready)
         return finish(L, mode, ready);
-    if (set->state->attached) {
-        if (!set->in_loop)
-            register_with_loop(L, set);
-        set->state->parked = L;
-    }
+    if (set->state->attached)
+        return yield_to_loop(L, set, context);
     return yield_waits(L, set, mode, resumed);
 }
 

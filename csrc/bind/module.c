@@ -45,8 +45,12 @@ static void new_metatable(lua_State *L, const char *name, const luaL_Reg *metame
 
 /* ---- For the Lua part of the library ------------------------------------------------------------------------- */
 
-/* attach(loop | nil) -> the loop that was attached before. A loop is a table with the functions resume(co), for
- * a coroutine that has waited long enough, and spawn(f), which runs a callback as a task. */
+/* attach(loop | nil) -> the loop that was attached before. A loop is a table with the functions
+ *   resume(co)    called for a coroutine that has waited long enough
+ *   spawn(f)      runs f as a task
+ *   step()        lets the tasks run for a turn; for the main coroutine, which cannot yield to them
+ *   park(co)      optional: called in co when that is about to yield in a wait; true if it has yielded itself, in
+ *                 the way that the loop wants it */
 static int attach(lua_State *L)
 {
     lctx_state *state = lua_touserdata(L, lua_upvalueindex(UP_STATE));
@@ -62,6 +66,21 @@ static int attach(lua_State *L)
     return 1;
 }
 
+/* attached() -> the loop, or nil */
+static int attached(lua_State *L)
+{
+    bind_push_table(L, TABLE_LOOP);
+    return 1;
+}
+
+/* waiting() -> how many coroutines are registered with the attached loop */
+static int waiting(lua_State *L)
+{
+    lctx_state *state = lua_touserdata(L, lua_upvalueindex(UP_STATE));
+    lua_pushinteger(L, state->waiting);
+    return 1;
+}
+
 /* parked(co) -> whether its last yield was a wait() or select() that the attached loop will end. */
 static int parked(lua_State *L)
 {
@@ -72,7 +91,8 @@ static int parked(lua_State *L)
     return 1;
 }
 
-static const luaL_Reg internals[] = {{"attach", attach}, {"parked", parked}, {NULL, NULL}};
+static const luaL_Reg internals[] = {
+    {"attach", attach}, {"attached", attached}, {"waiting", waiting}, {"parked", parked}, {NULL, NULL}};
 
 /* ---- The module ---------------------------------------------------------------------------------------------- */
 

@@ -1,0 +1,197 @@
+-- lcontext.group: tasks that belong together, as Go's errgroup, and as a scope: none outlives it.
+
+local core = require "lcontext.core"
+local context = core.context
+
+---@class lcontext.group
+local group = {}
+
+---@class lcontext.Group
+---@field package ctx lcontext.Context
+---@field package cancel lcontext.Cancel
+---@field package limit number tasks at once
+---@field package count integer tasks that run
+---@field package failed boolean
+---@field package err any the first error
+---@field package reported boolean wait() has returned it
+---@field package over boolean wait() has returned, or the scope was left
+---@field package ended? lcontext.Cancel tells those who wait that a task has ended
+---@field package ended_done? lcontext.Done
+local Group = {}
+Group.__index = Group
+Group.__name = "lcontext.Group"
+
+---A group under parent, and the context that its tasks get. It ends with the first error of a task as its cause,
+---when `wait` returns, and when the scope of a `<close>` variable that holds the group is left.
+---@param parent lcontext.Context
+---@return lcontext.Group
+---@return lcontext.Context ctx
+function group.new(parent)
+  local ctx, cancel = context.with_cancel(parent)
+  return setmetatable({ ctx = ctx, cancel = cancel, limit = math.huge, count = 0, failed = false }, Group), ctx
+end
+
+-- Without an attached loop, the tasks are those of the embedded one; a wait outside of coroutines runs it.
+local function loop()
+  return core.attached() or require("lcontext.loop").adapter
+end
+
+-- Waits until a task has ended, or ctx if one is given.
+local function await_end(self, ctx)
+  if not self.ended then
+    local event
+    event, self.ended = context.with_cancel(context.background())
+    self.ended_done = event:done()
+  end
+  local done = self.ended_done
+  if coroutine.isyieldable() then
+    context.select(done, ctx and ctx:done())
+    return
+  end
+  while not done:closed() and not (ctx and ctx:err()) do
+    loop().step()
+  end
+end
+
+local function task_has_ended(self)
+  self.count = self.count - 1
+  local ended = self.ended
+  if ended then
+    self.ended, self.ended_done = nil, nil
+    ended()
+  end
+end
+
+local function fail(self, err)
+  if self.failed then
+    return
+  end
+  self.failed, self.err = true, err
+  self.cancel(err)
+end
+
+local function with_traceback(err)
+  if err == nil or type(err) == "string" then
+    return debug.traceback(tostring(err), 2)
+  end
+  return err
+end
+
+local function settle(self, ok, result, err)
+  if not ok then
+    fail(self, result)
+  elseif result == nil and err ~= nil then
+    fail(self, err)
+  end
+end
+
+-- To be closed when a task ends, however it does.
+local Membership = {}
+
+function Membership.__close(membership)
+  task_has_ended(membership.group)
+end
+
+local function start(self, f, ...)
+  local arguments = table.pack(...)
+  self.count = self.count + 1
+  loop().spawn(function()
+    local _ <close> = setmetatable({ group = self }, Membership)
+    settle(self, xpcall(f, with_traceback, self.ctx, table.unpack(arguments, 1, arguments.n)))
+  end)
+end
+
+-- Work that was asked for and is not done: wait() must not call that a success.
+local function refuse(self)
+  local err = self.ctx:err()
+  if not self.over then
+    fail(self, err)
+  end
+  return nil, err
+end
+
+local function check_function(f, name)
+  local meta = getmetatable(f)
+  if type(f) ~= "function" and not (type(meta) == "table" and meta.__call) then
+    error(("bad argument #1 to '%s' (function expected, got %s)"):format(name, type(f)), 3)
+  end
+end
+
+---Runs `f(ctx, ...)` as a task of the attached loop. It fails by raising (a string gets the traceback behind it) or
+---by returning `nil, err`. Waits as long as there are as many tasks as the limit allows.
+---@param f function
+---@param ... any arguments for f, after ctx
+---@return true? started nil if ctx has ended
+---@return lcontext.Error? err of ctx
+function Group:go(f, ...)
+  check_function(f, "go")
+  while self.count >= self.limit and not self.ctx:err() do
+    await_end(self, self.ctx)
+  end
+  if self.ctx:err() then
+    return refuse(self)
+  end
+  start(self, f, ...)
+  return true
+end
+
+---As go, but does not wait.
+---@param f function
+---@param ... any
+---@return boolean? started false: there are as many tasks as the limit allows; nil: ctx has ended
+---@return lcontext.Error? err of ctx
+function Group:try_go(f, ...)
+  check_function(f, "try_go")
+  if self.ctx:err() then
+    return refuse(self)
+  end
+  if self.count >= self.limit then
+    return false
+  end
+  start(self, f, ...)
+  return true
+end
+
+---How many tasks may run at once. Only while none does.
+---@param n integer negative: no limit; 0: none
+function Group:set_limit(n)
+  if n ~= math.huge and not math.tointeger(n) then
+    error(("bad argument #1 to 'set_limit' (integer expected, got %s)"):format(math.type(n) or type(n)), 2)
+  end
+  if self.count > 0 then
+    error(("cannot set the limit of a group while %d of its tasks run"):format(self.count), 2)
+  end
+  self.limit = n < 0 and math.huge or n
+end
+
+local function join(self)
+  while self.count > 0 do
+    await_end(self)
+  end
+end
+
+---Waits until all tasks have ended, and cancels ctx.
+---@return true? ok nil if a task has failed
+---@return any err the first error
+function Group:wait()
+  join(self)
+  self.cancel()
+  self.over, self.reported = true, true
+  if self.failed then
+    return nil, self.err
+  end
+  return true
+end
+
+---The scope is left: cancels, with the error by which it is left as the cause, and waits.
+function Group:__close(err)
+  local unseen = self.failed and not self.reported
+  self.cancel(err)
+  join(self)
+  self.over = true
+  if unseen then
+    warn("lcontext: a task of a group failed, and nobody has waited: ", tostring(self.err))
+  end
+end
+
+return group
