@@ -1,5 +1,6 @@
 # make          builds the module into build/
 # make demo     builds and runs the tour in examples/, installing what is missing (Debian, root)
+# make service  runs the service in examples/service against Redis and others; make service-load: under load
 # make test     builds and runs all tests, installing what is missing (Debian, root)
 # make bench-stop  measures what stopping scripts costs
 # make install  installs the module (PREFIX, DESTDIR, LUA_SHAREDIR, LUA_LIBDIR)
@@ -40,6 +41,18 @@ demo: setup-demo
 	@$(MAKE) --no-print-directory all
 	@$(LUA) examples/tour.lua
 
+setup-service:
+	@tools/need.sh --install cc libc lua lua.h luv redis curl
+
+service: setup-service
+	@$(MAKE) --no-print-directory all
+	@$(LUA) examples/service/exercise.lua
+
+service-load: setup-service
+	@tools/need.sh --install wrk
+	@$(MAKE) --no-print-directory all
+	@$(LUA) examples/service/load.lua
+
 bench-stop: all
 	@$(LUA) bench/stop.lua
 
@@ -54,7 +67,7 @@ TESTS := $(patsubst spec/core/%.c,%,$(wildcard spec/core/*_test.c))
 HOST_TESTS := $(patsubst spec/host/%.c,%,$(wildcard spec/host/*_test.c))
 
 setup-test:
-	@tools/need.sh --install cc libc lua lua.h socket luv cqueues busted
+	@tools/need.sh --install cc libc lua lua.h socket luv cqueues busted redis curl
 
 test: setup-test
 	@$(MAKE) --no-print-directory all build/plain build/host
@@ -126,4 +139,4 @@ rock: setup-check
 	  'local context = require "lcontext"; require "lcontext.loop"; print(context._VERSION, context.background())'
 
 FORCE:
-.PHONY: build/host all demo bench-stop install test check lint tsan asan valgrind rock setup-demo setup-test setup-check FORCE
+.PHONY: build/host all demo service service-load bench-stop install test check lint tsan asan valgrind rock setup-demo setup-service setup-test setup-check FORCE

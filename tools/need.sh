@@ -20,6 +20,9 @@ check() {
     luv)      package=lua-luv;       has_lua_module luv ;;
     cqueues)  package=lua-cqueues;   has_lua_module cqueues ;;
     busted)   package=lua-busted;    has_lua_module busted.runner ;;
+    redis)    package="redis-server redis-tools"; command -v redis-server >/dev/null && command -v redis-cli >/dev/null ;;
+    curl)     package=curl;          command -v curl >/dev/null ;;
+    wrk)      package=wrk;           command -v wrk >/dev/null ;;
     luacheck) package=lua-check;     command -v luacheck >/dev/null ;;
     luarocks) package=luarocks;      command -v luarocks >/dev/null ;;
     clang)    package=clang;         command -v clang >/dev/null ;;
