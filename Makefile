@@ -86,7 +86,7 @@ build/plain build/tsan build/asan: FORCE
 # Tests in C hosts, which load the module as any host does.
 build/host: $(addprefix build/host/,$(HOST_TESTS))
 
-build/host/%_test: spec/host/%_test.c
+build/host/%_test: spec/host/%_test.c spec/host/host.h
 	@mkdir -p $(@D)
 	$(CC) -O2 -g $(WARNINGS) -I$(LUA_INCDIR) -o $@ $< -llua5.4 -lpthread
 

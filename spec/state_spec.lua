@@ -210,7 +210,7 @@ describe("the public names", function()
   for _, name in ipairs {
     "background", "todo", "with_cancel", "with_deadline", "with_timeout", "with_value", "with_values",
     "without_cancel",
-    "merge", "after_func", "cause", "key", "now", "dispatch", "pollfd", "select", "stats",
+    "merge", "after_func", "cause", "key", "now", "dispatch", "pollfd", "select", "share", "adopt", "stats",
     "interrupt",
   } do
     it("context." .. name, function()
@@ -221,7 +221,7 @@ describe("the public names", function()
   for _, name in ipairs {
     "with_cancel", "with_deadline", "with_timeout", "with_value", "with_values", "without_cancel", "merge",
     "after_func", "cause", "deadline", "remaining", "done", "err", "value",
-    "pcall", "call",
+    "pcall", "call", "share",
   } do
     it("ctx:" .. name, function()
       assert.equal("function", type(context.background()[name]))

@@ -35,9 +35,12 @@
 
 typedef struct lctx_state {
     lctx_mailbox *mailbox;   /* NULL once the state is being closed */
+    uintptr_t serial;        /* what the core knows it by, as the owner of objects; none is used twice */
     lua_Integer last_id;     /* ids: names for what the core refers to; none is used twice */
     const lua_State *parked; /* the coroutine that was registered with the attached loop last */
     uint32_t waiting;        /* coroutines that are registered with the attached loop */
+    bool shares;             /* contexts of it may be seen by others: causes are to say how they print */
+    bool undescribed;        /* it has given causes that do not */
     bool dispatching;        /* callbacks are being run */
     bool attached;           /* there is a loop in the table LOOP */
     lctx_link *limbo;        /* notes whose contexts are being collected */
@@ -65,6 +68,7 @@ enum table {
     TABLE_ORPHANS,     /* id -> ANCHORS of a context that was collected with callbacks; false: room for it */
     TABLE_KEPT,        /* id -> context that is kept for its callbacks until its deadline */
     TABLE_WAITS,       /* id -> waitset of a coroutine that is registered with the attached loop */
+    TABLE_NODES,       /* light userdata of a core context -> context, of those that others may know; weak values */
     TABLE_OBJECT_KEYS, /* table, function, ... -> key; weak keys */
     TABLE_SCALAR_KEYS, /* string, number, boolean -> key; weak values */
     TABLE_LOOP,        /* the attached loop, or nil */
@@ -182,6 +186,20 @@ int bind_cancel(lua_State *L);
 extern const luaL_Reg bind_context_functions[], bind_context_methods[], bind_context_constructors[];
 extern const luaL_Reg bind_context_metamethods[];
 
+/* ---- Contexts that others know, too ---- share.c */
+
+extern const luaL_Reg bind_share_functions[], bind_share_constructors[];
+
+/* Enters the context at the top: whoever has its core context gets this one. */
+void bind_enter_node(lua_State *L);
+
+/* Pushes this state's context for a core context: the one that it has already, if that is entered, else a new one.
+ * Takes over the caller's reference; also if it raises. */
+void bind_push_node(lua_State *L, lctx *ctx);
+
+/* Pushes how the value at index prints; the name of its type if its __tostring fails. */
+void bind_push_printed(lua_State *L, int index);
+
 /* ---- Custom contexts ---- custom.c */
 
 /* The table or userdata at arg as a parent: replaces it by a context that stands for it, or raises. */
@@ -201,7 +219,8 @@ extern const luaL_Reg bind_value_constructors[], bind_value_methods[];
 lctx_any bind_to_any(lua_State *L, lctx_state *state, int index);
 
 /* Pushes what the core has of the context at index, in a function with the common upvalues. False, and nothing
- * pushed, for an object of another state. */
+ * pushed, for an object that is not here: another state's, or one that was collected with the context that it was
+ * given to. */
 bool bind_push_any(lua_State *L, int index, const lctx_any *any);
 
 /* Enters the object at index in REFS, and takes it out. */

@@ -43,7 +43,7 @@ lctx_box *bind_new_context(lua_State *L, int state, int metatable)
 }
 
 /* Gives the context at the top its core context, and the parent at index 1 for a parent. */
-static void adopt(lua_State *L, lctx_box *box, lctx *ctx)
+static void set_core(lua_State *L, lctx_box *box, lctx *ctx)
 {
     if (ctx == NULL)
         bind_no_memory(L);
@@ -65,18 +65,26 @@ void bind_push_anchors(lua_State *L, int index)
     lua_setiuservalue(L, index, CONTEXT_ANCHORS);
 }
 
-/* A value as a cause for the core. An object is anchored with the context. */
-static lctx_any anchor_cause(lua_State *L, int context, int value)
+/* A value as a cause for the core. An object is anchored with the context; how it prints stays on the stack. */
+static lctx_described anchor_cause(lua_State *L, int context, int value)
 {
     lctx_box *box = lua_touserdata(L, context);
-    lctx_any cause = bind_to_any(L, box->state, value);
-    if (cause.type == LCTX_OBJECT) {
-        bind_push_anchors(L, context);
-        lua_pushvalue(L, value);
-        lua_rawseti(L, -2, -cause.as.integer);
-        lua_pop(L, 1);
-        bind_set_ref(L, cause.as.integer, value);
-        box->has_refs = true;
+    lctx_described cause = {.any = bind_to_any(L, box->state, value)};
+    if (cause.any.type != LCTX_OBJECT)
+        return cause;
+    lua_Integer id = cause.any.as.integer;
+    bind_push_anchors(L, context);
+    lua_pushvalue(L, value);
+    lua_rawseti(L, -2, -id);
+    lua_pop(L, 1);
+    bind_set_ref(L, id, value);
+    box->has_refs = true;
+    if (box->state->shares) {
+        bind_push_printed(L, value);
+        cause.any.reserved = LCTX_ANY_DESCRIBED;
+        cause.text = lua_tolstring(L, -1, &cause.length);
+    } else {
+        box->state->undescribed = true;
     }
     return cause;
 }
@@ -98,11 +106,13 @@ static void release_cause(lua_State *L, int context, const lctx_any *cause)
 static void cancel_with_cause(lua_State *L, int context, int value)
 {
     lctx *ctx = ((lctx_box *)lua_touserdata(L, context))->ctx;
-    lctx_any cause = anchor_cause(L, context, value), used;
-    int error = lctx_cancel_cause(ctx, &cause);
-    bool won = lctx_cause(ctx, &used) && used.type == cause.type && used.as.integer == cause.as.integer;
+    lctx_described cause = anchor_cause(L, context, value);
+    lctx_any used;
+    int error = lctx_cancel_cause(ctx, &cause.any);
+    bool won = lctx_cause(ctx, &used) && used.type == cause.any.type && used.as.integer == cause.any.as.integer &&
+               used.of.owner == cause.any.of.owner;
     if (!won)
-        release_cause(L, context, &cause);
+        release_cause(L, context, &cause.any);
     if (error)
         bind_no_memory(L);
 }
@@ -186,7 +196,7 @@ static int todo(lua_State *L)
 static int with_cancel(lua_State *L)
 {
     lctx *parent = bind_check_parent(L, 1)->ctx;
-    adopt(L, bind_push_context(L), lctx_with_cancel(parent));
+    set_core(L, bind_push_context(L), lctx_with_cancel(parent));
     return with_cancel_function(L);
 }
 
@@ -207,14 +217,16 @@ static int new_with_time(lua_State *L, double time, double unix_time, with_time 
     lua_settop(L, 3);
     lctx_box *box = bind_push_context(L);
     if (custom_is_sooner(L, parent, unix_time)) {
-        adopt(L, box, lctx_with_cancel(parent));
+        set_core(L, box, lctx_with_cancel(parent));
         return with_cancel_function(L);
     }
     bool has_cause = !lua_isnil(L, 3);
-    lctx_any cause = has_cause ? anchor_cause(L, 4, 3) : (lctx_any){0};
-    adopt(L, box, constructor(parent, time, has_cause ? &cause : NULL));
-    if (has_cause && box->ctx->head.kind != LCTX_KIND_DEADLINE)
-        release_cause(L, 4, &cause);
+    lctx_described cause = has_cause ? anchor_cause(L, 4, 3) : (lctx_described){0};
+    lctx *ctx = constructor(parent, time, has_cause ? &cause.any : NULL);
+    lua_settop(L, 4);
+    set_core(L, box, ctx);
+    if (has_cause && ctx->head.kind != LCTX_KIND_DEADLINE)
+        release_cause(L, 4, &cause.any);
     return with_cancel_function(L);
 }
 
@@ -247,7 +259,7 @@ static int with_timeout(lua_State *L)
 static int without_cancel(lua_State *L)
 {
     lctx *parent = bind_check_parent(L, 1)->ctx;
-    adopt(L, bind_push_context(L), lctx_without_cancel(parent));
+    set_core(L, bind_push_context(L), lctx_without_cancel(parent));
     return 1;
 }
 
@@ -297,13 +309,25 @@ static int err(lua_State *L)
     return 1;
 }
 
+/* An object of another state: as it prints. */
+static void push_cause_of_others(lua_State *L, lctx *ctx)
+{
+    luaL_Buffer buffer;
+    size_t length = lctx_cause_text(ctx, NULL, 0);
+    char *text = luaL_buffinitsize(L, &buffer, length + 1);
+    lctx_cause_text(ctx, text, length + 1);
+    luaL_pushresultsize(&buffer, length);
+}
+
 static int cause(lua_State *L)
 {
     lctx *ctx = bind_check_context(L, 1)->ctx;
     lctx_err_t err = lctx_err(ctx);
     lctx_any any;
-    if (err == LCTX_LIVE || !lctx_cause(ctx, &any) || !bind_push_any(L, 1, &any))
+    if (err == LCTX_LIVE || !lctx_cause(ctx, &any))
         bind_push_err(L, err);
+    else if (!bind_push_any(L, 1, &any))
+        push_cause_of_others(L, ctx);
     return 1;
 }
 

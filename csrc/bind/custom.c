@@ -14,8 +14,8 @@
 
 /* What the core holds for us: which custom context it is, and of which state. */
 typedef struct custom {
-    const lctx_mailbox *owner;
-    lua_Integer id; /* in REFS */
+    uintptr_t owner; /* its serial */
+    lua_Integer id;  /* in REFS */
 } custom;
 
 static const lctx_methods methods = {.drop = free}; /* the binding asks; the core cannot call Lua */
@@ -75,7 +75,7 @@ lctx_box *bind_wrap_custom(lua_State *L, int arg)
         free(self);
         bind_no_memory(L);
     }
-    *self = (custom){box->state->mailbox, mark.as.integer};
+    *self = (custom){box->state->serial, mark.as.integer};
     box->ctx = ctx;
     lua_replace(L, arg);
     lua_settop(L, top);
@@ -89,7 +89,7 @@ bool bind_push_custom(lua_State *L, const lctx *ctx)
         return false;
     const custom *self = scope->self;
     const lctx_state *state = lua_touserdata(L, lua_upvalueindex(UP_STATE));
-    if (self->owner != state->mailbox)
+    if (self->owner != state->serial)
         return false;
     lua_rawgeti(L, lua_upvalueindex(UP_REFS), self->id);
     if (!lua_isnil(L, -1))

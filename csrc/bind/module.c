@@ -100,6 +100,7 @@ static void push_root_context(lua_State *L, lctx *root)
 {
     lctx_box *box = bind_new_context(L, UP_STATE, UP_CONTEXT);
     box->ctx = root;
+    bind_enter_node(L);
 }
 
 static void fill_context_metatable(lua_State *L)
@@ -113,6 +114,7 @@ static void fill_context_metatable(lua_State *L)
     set_functions(L, bind_value_methods);
     set_functions(L, bind_callback_constructors);
     set_functions(L, bind_guard_methods);
+    set_functions(L, bind_share_constructors);
     lua_setfield(L, -2, "__index");
     lua_pop(L, 1);
 }
@@ -141,6 +143,8 @@ static void push_module(lua_State *L)
     set_functions(L, bind_dispatch_functions);
     set_functions(L, bind_done_functions);
     set_functions(L, bind_interrupt_functions);
+    set_functions(L, bind_share_constructors);
+    set_functions(L, bind_share_functions);
     lua_pushvalue(L, UP_CANCELED);
     lua_setfield(L, -2, "Canceled");
     lua_pushvalue(L, UP_EXCEEDED);

@@ -11,6 +11,8 @@ static const char state_key; /* its address is the key in the registry */
 /* How many states there are: the last one to close lets the timer thread go. */
 static _Atomic int states;
 
+static _Atomic uintptr_t last_serial;
+
 static int state_gc(lua_State *L)
 {
     lctx_state *state = lua_touserdata(L, 1);
@@ -53,7 +55,7 @@ bool bind_push_module(lua_State *L)
 lctx_state *bind_state_open(lua_State *L)
 {
     lctx_state *state = lua_newuserdatauv(L, sizeof *state, TABLE_COUNT);
-    *state = (lctx_state){0};
+    *state = (lctx_state){.serial = atomic_fetch_add(&last_serial, 1) + 1};
     lua_createtable(L, 0, 1);
     lua_pushcfunction(L, state_gc);
     lua_setfield(L, -2, "__gc");
@@ -64,6 +66,7 @@ lctx_state *bind_state_open(lua_State *L)
     set_new_table(L, TABLE_KEPT, NULL);
     set_new_table(L, TABLE_WAITS, NULL);
     set_new_table(L, TABLE_TRACES, NULL);
+    set_new_table(L, TABLE_NODES, "v");
     set_new_table(L, TABLE_OBJECT_KEYS, "k");
     set_new_table(L, TABLE_SCALAR_KEYS, "v");
     state->mailbox = lctx__mailbox_new();

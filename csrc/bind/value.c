@@ -40,7 +40,7 @@ lctx_any bind_to_any(lua_State *L, lctx_state *state, int index)
         any.type = LCTX_OBJECT;
         any.subtype = (uint16_t)type;
         any.as.integer = ++state->last_id;
-        any.of.owner = state->mailbox;
+        any.of.owner = (const void *)state->serial;
     }
     return any;
 }
@@ -81,13 +81,16 @@ static void search_object(lua_State *L, int context, lua_Integer id)
 static bool push_object(lua_State *L, int context, const lctx_any *any)
 {
     const lctx_state *state = lua_touserdata(L, lua_upvalueindex(UP_STATE));
-    if (any->of.owner != state->mailbox)
+    if (any->of.owner != (const void *)state->serial)
         return false;
     if (lua_rawgeti(L, lua_upvalueindex(UP_REFS), any->as.integer) == LUA_TNIL) {
         lua_pop(L, 1);
         search_object(L, context, any->as.integer);
     }
-    return true;
+    if (!lua_isnil(L, -1))
+        return true;
+    lua_pop(L, 1);
+    return false;
 }
 
 bool bind_push_any(lua_State *L, int context, const lctx_any *any)

@@ -33,10 +33,32 @@ lctx_reason *lctx__reason_new(const lctx_any *value)
     if (reason == NULL)
         return NULL;
     atomic_init(&reason->refs, 1);
-    if (lctx__any_copy(&reason->value, value))
-        return reason;
-    free(reason);
-    return NULL;
+    atomic_init(&reason->text, NULL);
+    if (!lctx__any_copy(&reason->value, value)) {
+        free(reason);
+        return NULL;
+    }
+    reason->value.reserved = 0;
+    if (value->type == LCTX_OBJECT && value->reserved == LCTX_ANY_DESCRIBED) {
+        const lctx_described *described = (const lctx_described *)value;
+        if (!lctx__reason_describe(reason, described->text, described->length)) {
+            free(reason);
+            return NULL;
+        }
+    }
+    return reason;
+}
+
+bool lctx__reason_describe(lctx_reason *reason, const char *text, size_t length)
+{
+    lctx_text *copy = malloc(sizeof *copy + length), *nothing = NULL;
+    if (copy == NULL)
+        return false;
+    copy->length = length;
+    memcpy(copy->bytes, text, length);
+    if (!atomic_compare_exchange_strong(&reason->text, &nothing, copy))
+        free(copy);
+    return true;
 }
 
 void lctx__reason_unref(lctx_reason *reason)
@@ -44,5 +66,6 @@ void lctx__reason_unref(lctx_reason *reason)
     if (reason == NULL || atomic_fetch_sub_explicit(&reason->refs, 1, memory_order_acq_rel) != 1)
         return;
     lctx__any_drop(&reason->value);
+    free(atomic_load_explicit(&reason->text, memory_order_relaxed));
     free(reason);
 }

@@ -4,7 +4,9 @@
  */
 #include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "context.h"
 #include "layer.h"
@@ -414,6 +416,50 @@ bool lctx_cause(lctx *ctx, lctx_any *cause)
         return false;
     *cause = scope->reason->value;
     return true;
+}
+
+/* A double, so that it reads as one. */
+static int print_number(char *buffer, size_t size, double number)
+{
+    char text[32];
+    snprintf(text, sizeof text, "%.14g", number);
+    return snprintf(buffer, size, text[strspn(text, "-0123456789")] ? "%s" : "%s.0", text);
+}
+
+static size_t copy_text(char *buffer, size_t size, const char *text, size_t length)
+{
+    if (size > 0) {
+        size_t part = length < size ? length : size - 1;
+        memcpy(buffer, text, part);
+        buffer[part] = '\0';
+    }
+    return length;
+}
+
+size_t lctx_cause_text(lctx *ctx, char *buffer, size_t size)
+{
+    lctx_any cause;
+    lctx_err_t err = lctx_err(ctx);
+    const lctx_text *text = NULL;
+    if (lctx_cause(ctx, &cause))
+        text = atomic_load_explicit(&lctx__scope_of(ctx)->reason->text, memory_order_acquire);
+    else
+        cause.type = LCTX_NIL;
+    switch (cause.type) {
+    case LCTX_STRING:
+        return copy_text(buffer, size, cause.as.string, cause.of.length);
+    case LCTX_BOOLEAN:
+        return (size_t)snprintf(buffer, size, "%s", cause.as.boolean ? "true" : "false");
+    case LCTX_INTEGER:
+        return (size_t)snprintf(buffer, size, "%lld", (long long)cause.as.integer);
+    case LCTX_NUMBER:
+        return (size_t)print_number(buffer, size, cause.as.number);
+    case LCTX_POINTER:
+        return (size_t)snprintf(buffer, size, "pointer: %p", cause.as.pointer);
+    }
+    if (text)
+        return copy_text(buffer, size, text->bytes, text->length);
+    return copy_text(buffer, size, lctx_strerror(err), strlen(lctx_strerror(err)));
 }
 
 static bool ask_methods(void *key, lctx *ctx, lctx_any *value)

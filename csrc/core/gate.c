@@ -11,6 +11,7 @@
 #include "lock.h"
 #include "mailbox.h"
 #include "park.h"
+#include "share.h"
 #include "timer.h"
 
 /* How many are inside, times two; the low bit says that the gate is closed. */
@@ -100,6 +101,7 @@ static void before_fork(void)
     lctx__mailboxes_before_fork();
     lctx__bells_before_fork();
     lctx__keys_before_fork();
+    lctx__shares_before_fork();
     lctx__park_before_fork();
     lctx__timers_before_fork();
     lctx__stripes_lock_all();
@@ -110,6 +112,7 @@ static void after_fork(bool child)
     lctx__stripes_unlock_all();
     lctx__timers_after_fork(child);
     lctx__park_after_fork(child);
+    lctx__shares_after_fork();
     lctx__keys_after_fork();
     lctx__bells_after_fork(child);
     lctx__mailboxes_after_fork(child);

@@ -176,6 +176,11 @@ LCTX_API double lctx_remaining(lctx *ctx);
  * without one (then lctx_err says all there is). */
 LCTX_API bool lctx_cause(lctx *ctx, lctx_any *cause);
 
+/* Why ctx ended, in words: the cause as Lua's tostring shows it (of an object of a Lua state only if that state has
+ * shared a context, or was handed one by a C program), else lctx_strerror; nothing while it is live. Writes as
+ * snprintf does: at most size - 1 bytes and a zero; returns the length of the whole. */
+LCTX_API size_t lctx_cause_text(lctx *ctx, char *buffer, size_t size);
+
 /* The value of `key`: writes it and returns true if a layer holds the key (perhaps with a nil). */
 LCTX_API bool lctx_value(lctx *ctx, const void *key, lctx_any *value);
 

@@ -49,8 +49,8 @@ typedef enum lctx_kind {
 } lctx_kind;
 
 /* What lctx_head.state holds: the low bits are an lctx_err_t; BUSY is set while the thread that ended the
- * scope is still ending what is below it. */
-enum { LCTX_STATE_ERR = 3, LCTX_STATE_BUSY = 4 };
+ * scope is still ending what is below it; SHARED, for good, when a token is made (share.h), of shades, too. */
+enum { LCTX_STATE_ERR = 3, LCTX_STATE_BUSY = 4, LCTX_STATE_SHARED = 8 };
 
 typedef struct lctx_head {
     _Atomic uint32_t refs;

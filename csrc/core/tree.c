@@ -30,6 +30,7 @@
 #include "gate.h"
 #include "layer.h"
 #include "park.h"
+#include "share.h"
 #include "timer.h"
 
 /* ---- Linking ------------------------------------------------------------------------------------------- */
@@ -184,6 +185,7 @@ static outcome end_one(lctx_scope *scope, const walk *walk, bool inside_gate)
         if (outcome != NEEDS_GATE) {
             scope->reason = lctx__reason_ref(walk->reason);
             uint8_t state = (uint8_t)walk->err | (outcome == ENDED_BUSY ? LCTX_STATE_BUSY : 0);
+            state |= atomic_load_explicit(&scope->ctx.head.state, memory_order_relaxed) & LCTX_STATE_SHARED;
             atomic_store_explicit(&scope->ctx.head.state, state, memory_order_release);
             stripe->live -= 1 + (long)scope->shades;
             parked = atomic_load_explicit(&scope->ctx.head.parked, memory_order_relaxed);
@@ -200,8 +202,7 @@ static outcome end_one(lctx_scope *scope, const walk *walk, bool inside_gate)
 static void clear_busy(lctx_scope *scope)
 {
     lctx_stripe *stripe = lctx__stripe_lock(scope);
-    uint8_t state = atomic_load_explicit(&scope->ctx.head.state, memory_order_relaxed) & LCTX_STATE_ERR;
-    atomic_store_explicit(&scope->ctx.head.state, state, memory_order_release);
+    atomic_fetch_and_explicit(&scope->ctx.head.state, (uint8_t)~LCTX_STATE_BUSY, memory_order_release);
     bool parked = atomic_load_explicit(&scope->ctx.head.parked, memory_order_relaxed);
     lctx__stripe_unlock(stripe);
     if (parked)
@@ -364,6 +365,8 @@ static void release(lctx *ctx, lctx **dead)
     } else {
         shade_removed(ctx);
     }
+    if (atomic_load_explicit(&ctx->head.state, memory_order_relaxed) & LCTX_STATE_SHARED)
+        lctx__share_forget(ctx);
     ctx->at.scope = (lctx_scope *)*dead;
     *dead = ctx;
 }

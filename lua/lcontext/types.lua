@@ -203,6 +203,19 @@ function M.select(...) end
 ---@return lcontext.Interrupt options all of them, as they are now
 function M.interrupt(options) end
 
+---A token for another Lua state of this process, for `adopt`.
+---@param ctx lcontext.Context
+---@param cancel? lcontext.Cancel the right to cancel goes with it
+---@return integer? token below 2^53; the same each time
+---@return string? err
+function M.share(ctx, cancel) end
+
+---The context that has this token.
+---@param token integer
+---@return lcontext.Context? ctx nil: unknown, or gone
+---@return lcontext.Cancel|string|nil cancel if it was shared; or the error
+function M.adopt(token) end
+
 ---How many there are in this process.
 ---@return { contexts: integer, live: integer, timers: integer, callbacks: integer, waiters: integer }
 function M.stats() end
@@ -216,5 +229,6 @@ Context.with_values = M.with_values
 Context.without_cancel = M.without_cancel
 Context.merge = M.merge
 Context.after_func = M.after_func
+Context.share = M.share
 
 return M

@@ -2,15 +2,12 @@
  *
  * Stopping scripts in a host of several threads, with a Lua state each, that uses the signal itself.
  */
-#include <lauxlib.h>
-#include <lua.h>
-#include <lualib.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <string.h>
-#include <unistd.h>
+
+#include "host.h"
 
 enum { THREADS = 4 };
 
@@ -22,20 +19,10 @@ static void on_signal(int number)
     atomic_fetch_add(&host_signals, 1);
 }
 
-/* Runs a script, which has to return true; a message is printed if it does not. */
-static int passes(lua_State *L, const char *script)
-{
-    if (luaL_dostring(L, script) == LUA_OK && lua_toboolean(L, -1))
-        return 1;
-    fprintf(stderr, "failed: %s\n", lua_isstring(L, -1) ? lua_tostring(L, -1) : "no result");
-    return 0;
-}
-
 static int passes_in_new_state(const char *script)
 {
-    lua_State *L = luaL_newstate();
-    luaL_openlibs(L);
-    int passed = passes(L, script);
+    lua_State *L = new_state();
+    int passed = passes(L, script, 0);
     lua_close(L);
     return passed;
 }
@@ -95,18 +82,19 @@ static int send_signal(lua_State *L)
 
 static int a_handler_of_the_host_is_called_and_does_not_stop_a_script(void)
 {
-    lua_State *L = luaL_newstate();
-    luaL_openlibs(L);
+    lua_State *L = new_state();
     lua_register(L, "send_signal", send_signal);
     atomic_store(&host_signals, 0);
-    int passed = passes(L, "local context = require 'lcontext'\n"
-                           "local ctx <close> = context.with_cancel(context.background())\n"
-                           "local ok, n = ctx:pcall(function()\n"
-                           "  local n = 0\n"
-                           "  for i = 1, 1000 do n = n + i if i == 500 then send_signal() end end\n"
-                           "  return n\n"
-                           "end)\n"
-                           "return ok and n == 500500\n");
+    int passed = passes(L,
+                        "local context = require 'lcontext'\n"
+                        "local ctx <close> = context.with_cancel(context.background())\n"
+                        "local ok, n = ctx:pcall(function()\n"
+                        "  local n = 0\n"
+                        "  for i = 1, 1000 do n = n + i if i == 500 then send_signal() end end\n"
+                        "  return n\n"
+                        "end)\n"
+                        "return ok and n == 500500\n",
+                        0);
     lua_close(L);
     return passed && atomic_load(&host_signals) == 1;
 }
@@ -125,25 +113,14 @@ static int states_come_and_go(void)
 
 int main(void)
 {
-    static const struct {
-        const char *name;
-        int (*run)(void);
-    } tests[] = {{"a handler of the host is called and does not stop a script",
-                  a_handler_of_the_host_is_called_and_does_not_stop_a_script},
-                 {"threads with a state each are stopped all at once",
-                  threads_with_a_state_each_are_stopped_all_at_once},
-                 {"states come and go", states_come_and_go}};
+    static const host_test tests[] = {
+        {"a handler of the host is called and does not stop a script",
+         a_handler_of_the_host_is_called_and_does_not_stop_a_script},
+        {"threads with a state each are stopped all at once", threads_with_a_state_each_are_stopped_all_at_once},
+        {"states come and go", states_come_and_go}};
     struct sigaction action;
-    int failed = 0, count = (int)(sizeof tests / sizeof *tests);
     memset(&action, 0, sizeof action);
     action.sa_handler = on_signal;
     sigaction(SIGURG, &action, NULL); /* the host was first */
-    alarm(120);
-    for (int i = 0; i < count; i++)
-        if (!tests[i].run()) {
-            printf("FAILED %s\n", tests[i].name);
-            failed++;
-        }
-    printf("%d passed, %d failed\n", count - failed, failed);
-    return failed != 0;
+    return HOST_MAIN(tests);
 }
