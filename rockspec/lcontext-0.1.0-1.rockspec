@@ -27,6 +27,7 @@ build = {
     ["lcontext.types"] = "lua/lcontext/types.lua",
     ["lcontext.core"] = {
       sources = {
+        "csrc/bind/api.c",
         "csrc/bind/callback.c",
         "csrc/bind/context.c",
         "csrc/bind/coroutine.c",
@@ -48,6 +49,7 @@ build = {
         "csrc/core/bell.c",
         "csrc/core/clock.c",
         "csrc/core/context.c",
+        "csrc/core/copy.c",
         "csrc/core/gate.c",
         "csrc/core/key.c",
         "csrc/core/layer.c",
@@ -62,6 +64,12 @@ build = {
         "csrc/core/tree.c",
       },
       libraries = { "pthread" },
+    },
+  },
+  install = {
+    conf = { -- the headers for C modules and hosts: `luarocks show --rock-dir lcontext`/conf
+      ["lcontext.h"] = "csrc/core/lcontext.h",
+      ["lcontext_lua.h"] = "csrc/bind/lcontext_lua.h",
     },
   },
   copy_directories = { "doc", "examples" },

@@ -216,7 +216,8 @@ describe("attach to cqueues", function()
   after_each(finish)
 
   it("takes a controller and nothing else", function()
-    for _, wrong in ipairs { 1, "x", {}, true, print, io.stdout, background, condition.new(), coroutine.create(print) } do
+    for _, wrong in ipairs { 1, "x", {}, true, print, io.stdout, background, condition.new(),
+      coroutine.create(print) } do
       assert.error_matches(function() lcqueues.attach(wrong) end, "bad argument #1 to 'attach' %(controller expected")
     end
     assert.error_matches(function() lcqueues.attach() end, "bad argument #1 to 'attach' %(controller expected, got nil")
@@ -850,7 +851,10 @@ describe("ctx:pcall in a coroutine of cqueues", function()
 
   it("stops a body that sleeps or waits beyond the end", function()
     run(function()
-      for _, sleep in ipairs { cqueues.sleep, context.select, function(s) background:with_timeout(s):done():wait() end } do
+      local function wait(seconds)
+        background:with_timeout(seconds):done():wait()
+      end
+      for _, sleep in ipairs { cqueues.sleep, context.select, wait } do
         local ctx = context.with_timeout(background, 0.005)
         local went_on = false
         local ok, err = ctx:pcall(function()

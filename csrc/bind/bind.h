@@ -200,6 +200,11 @@ void bind_push_node(lua_State *L, lctx *ctx);
 /* Pushes how the value at index prints; the name of its type if its __tostring fails. */
 void bind_push_printed(lua_State *L, int index);
 
+/* ---- For C modules and hosts ---- api.c */
+
+/* Leaves the table of lcontext_lua.h in the registry. */
+void bind_offer_api(lua_State *L);
+
 /* ---- Custom contexts ---- custom.c */
 
 /* The table or userdata at arg as a parent: replaces it by a context that stands for it, or raises. */

@@ -3,6 +3,7 @@
  * module.c - puts the library together. `require "lcontext.core"` gives a table with the public module,
  * `context`, and what the Lua part of the library needs beside it.
  */
+#include "../core/copy.h"
 #include "bind.h"
 
 static int count_functions(const luaL_Reg *functions)
@@ -91,8 +92,16 @@ static int parked(lua_State *L)
     return 1;
 }
 
-static const luaL_Reg internals[] = {
-    {"attach", attach}, {"attached", attached}, {"waiting", waiting}, {"parked", parked}, {NULL, NULL}};
+/* wrap(custom) -> a context that stands for it */
+static int wrap(lua_State *L)
+{
+    bind_check_context_or_custom(L, 1);
+    lua_settop(L, 1);
+    return 1;
+}
+
+static const luaL_Reg internals[] = {{"wrap", wrap},       {"attach", attach}, {"attached", attached},
+                                     {"waiting", waiting}, {"parked", parked}, {NULL, NULL}};
 
 /* ---- The module ---------------------------------------------------------------------------------------------- */
 
@@ -153,11 +162,21 @@ static void push_module(lua_State *L)
     lua_setfield(L, -2, "_VERSION");
 }
 
+/* Its contexts and ours would not know each other, and nobody would see why. */
+static void refuse_second_copy(lua_State *L)
+{
+    const char *other = lctx__other_copy();
+    if (other)
+        luaL_error(L, "there is another copy of lcontext in this process, in %s: its contexts would not be seen here",
+                   *other ? other : "the program itself");
+}
+
 __attribute__((visibility("default"))) int luaopen_lcontext_core(lua_State *L)
 {
     lua_settop(L, 0);
     if (bind_push_module(L))
         return 1;
+    refuse_second_copy(L);
     bind_state_open(L); /* the common upvalues, in their order */
     bind_push_error_objects(L);
     lua_newtable(L);
@@ -173,6 +192,7 @@ __attribute__((visibility("default"))) int luaopen_lcontext_core(lua_State *L)
     lua_pushvalue(L, UP_EXCEEDED);
     bind_set_table(L, TABLE_EXCEEDED);
     bind_install_coroutines(L);
+    bind_offer_api(L);
 
     lua_newtable(L);
     set_functions(L, internals);

@@ -15,7 +15,7 @@ void lctx__any_drop(lctx_any *any);
 
 /* An object of a Lua state together with how it prints, for who cannot read it. Passed as an lctx_any whose
  * `reserved` is LCTX_ANY_DESCRIBED. */
-enum { LCTX_ANY_DESCRIBED = 2 };
+enum { LCTX_ANY_DESCRIBED = 2 }; /* 1 is LCTX_ENTRY_KEYED (layer.h) */
 typedef struct lctx_described {
     lctx_any any;
     const char *text;

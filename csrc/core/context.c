@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "context.h"
+#include "key.h"
 #include "layer.h"
 #include "park.h"
 #include "timer.h"
@@ -207,6 +208,28 @@ lctx *lctx_with_values(lctx *parent, size_t n, const lctx_entry *entries)
         if (entries[i].key == NULL || entries[i].value.reserved != 0)
             return invalid();
     return lctx__with_entries(parent, LCTX_KIND_VALUES, n, entries);
+}
+
+static lctx_any name_content(const char *name)
+{
+    return (lctx_any){.type = LCTX_STRING, .as.string = name, .of.length = strlen(name)};
+}
+
+lctx *lctx_with_named_value(lctx *parent, const char *name, lctx_any value)
+{
+    if (parent == NULL || name == NULL)
+        return invalid();
+    const lctx_any content = name_content(name);
+    lctx_key *key = lctx__key_of(&content, true);
+    if (key == NULL) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    value.reserved = LCTX_ENTRY_KEYED;
+    const lctx_entry entry = {key, value};
+    lctx *ctx = lctx__with_entries(parent, LCTX_KIND_VALUE, 1, &entry);
+    lctx__key_unref(key);
+    return ctx;
 }
 
 lctx *lctx_without_cancel(lctx *parent)
@@ -472,9 +495,20 @@ bool lctx_value(lctx *ctx, const void *key, lctx_any *value)
 {
     lctx_any answer;
     const lctx_any *found = lctx__find(ctx, key, ask_methods, (void *)key, &answer);
-    if (found)
-        *value = *found;
-    return found != NULL;
+    if (found == NULL)
+        return false;
+    *value = *found;
+    value->reserved = 0;
+    return true;
+}
+
+bool lctx_named_value(lctx *ctx, const char *name, lctx_any *value)
+{
+    const lctx_any content = name_content(name);
+    lctx_key *key = lctx__key_of(&content, false);
+    bool found = key && lctx_value(ctx, key, value);
+    lctx__key_unref(key);
+    return found;
 }
 
 const char *lctx_strerror(lctx_err_t err)

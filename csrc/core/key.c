@@ -155,7 +155,7 @@ static void forget(lctx_key *key)
 
 void lctx__key_unref(lctx_key *key)
 {
-    if (atomic_fetch_sub_explicit(&key->refs, 1, memory_order_acq_rel) != 1)
+    if (key == NULL || atomic_fetch_sub_explicit(&key->refs, 1, memory_order_acq_rel) != 1)
         return;
     if (key->interned)
         forget(key);

@@ -24,7 +24,7 @@ lctx_key *lctx__key_of(const lctx_any *content, bool create);
 lctx_key *lctx__key_new(const char *name, size_t length);
 
 lctx_key *lctx__key_ref(lctx_key *key);
-void lctx__key_unref(lctx_key *key);
+void lctx__key_unref(lctx_key *key); /* NULL is ignored */
 
 /* What it prints as: for a named key the name, as a string. */
 const lctx_any *lctx__key_content(const lctx_key *key);

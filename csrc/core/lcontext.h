@@ -18,6 +18,8 @@
  *             methods, for NaN, for a merge of nothing, for entries whose `reserved` is not zero; ENOMEM when
  *             memory is out. What you passed is then still yours. Ending a context allocates nothing and cannot
  *             fail.
+ * Copies.     One core in a process. The Lua module carries its own: a host or C module that works with Lua does not
+ *             link liblcontext, but includes lcontext_lua.h, which finds the functions of that module.
  * fork.       In the child, contexts keep their state and deadlines work. References that belong to threads
  *             which are not there are never given back.
  */
@@ -123,6 +125,10 @@ LCTX_API lctx *lctx_with_value(lctx *parent, const void *key, lctx_any value);
 /* As lctx_with_value for n keys in one layer. Of equal keys the last one counts. */
 LCTX_API lctx *lctx_with_values(lctx *parent, size_t n, const lctx_entry *entries);
 
+/* As lctx_with_value, under what is the string `name` in Lua: ctx:value(name) reads it there. Such keys are the same
+ * for everybody: a name that others may use, too, is better kept apart with a prefix. */
+LCTX_API lctx *lctx_with_named_value(lctx *parent, const char *name, lctx_any value);
+
 /* A context that has the parent's values and nothing else of it: no deadline, no end. */
 LCTX_API lctx *lctx_without_cancel(lctx *parent);
 
@@ -183,6 +189,9 @@ LCTX_API size_t lctx_cause_text(lctx *ctx, char *buffer, size_t size);
 
 /* The value of `key`: writes it and returns true if a layer holds the key (perhaps with a nil). */
 LCTX_API bool lctx_value(lctx *ctx, const void *key, lctx_any *value);
+
+/* The same for what is the string `name` in Lua. */
+LCTX_API bool lctx_named_value(lctx *ctx, const char *name, lctx_any *value);
 
 /* "context canceled", "context deadline exceeded"; "" for LCTX_LIVE. */
 LCTX_API const char *lctx_strerror(lctx_err_t err);
