@@ -5,6 +5,9 @@
 # make bench-stop  measures what stopping scripts costs
 # make install  installs the module (PREFIX, DESTDIR, LUA_SHAREDIR, LUA_LIBDIR)
 # make check    what CI runs beside the tests: lint, tsan, asan, valgrind
+# make stress   threads at random on one tree, for SECONDS (600); make faults: what fails, fails, with figures
+# make fuzz     fuzzes the core and the binding, SECONDS (60) each
+# make coverage which lines the tests reach
 
 LUA        ?= lua5.4
 LUA_INCDIR ?= /usr/include/lua5.4
@@ -15,6 +18,7 @@ CFLAGS     ?= -O2 -g
 WARNINGS   := -Wall -Wextra -Werror
 export LUA LUA_INCDIR
 
+, := ,
 CORE    := $(wildcard csrc/core/*.c)
 BIND    := $(wildcard csrc/bind/*.c)
 HEADERS := $(wildcard csrc/*/*.h)
@@ -30,7 +34,7 @@ all: $(MODULE)
 $(MODULE): $(CORE) $(BIND) $(HEADERS)
 	@tools/need.sh cc libc lua.h
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(WARNINGS) -fPIC -shared -I$(LUA_INCDIR) $(LDFLAGS) -o $@ $(CORE) $(BIND) -lpthread
+	$(CC) $(CFLAGS) $(WARNINGS) -fPIC -shared -I$(LUA_INCDIR) $(LDFLAGS) -o $@ $(CORE) $(BIND) -lm -lpthread
 
 # ---- Using it -------------------------------------------------------------------------------------------------
 
@@ -63,15 +67,16 @@ install: all
 
 # ---- Testing it -----------------------------------------------------------------------------------------------
 
-TESTS := $(patsubst spec/core/%.c,%,$(wildcard spec/core/*_test.c))
+FAULT_TESTS := $(patsubst spec/fault/%.c,%,$(wildcard spec/fault/*_test.c))
+TESTS := $(patsubst spec/core/%.c,%,$(wildcard spec/core/*_test.c)) $(FAULT_TESTS)
 HOST_TESTS := $(patsubst spec/host/%.c,%,$(wildcard spec/host/*_test.c))
 
 setup-test:
 	@tools/need.sh --install cc libc lua lua.h socket luv cqueues busted redis curl
 
 test: setup-test
-	@$(MAKE) --no-print-directory all build/plain build/host
-	@tools/test.sh build/plain build/host
+	@$(MAKE) --no-print-directory all build/plain build/host build/replay
+	@tools/test.sh build/plain build/host build/replay
 
 # The C tests of the core in one folder for each way to compile them. A test names what else it needs to be
 # linked with in a line "// link: ...".
@@ -79,7 +84,7 @@ build/plain:  CHECK_FLAGS := -O2 -g
 build/tsan:   CHECK_FLAGS := -O1 -g -fsanitize=thread
 build/asan:   CHECK_FLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
 
-build/plain build/tsan build/asan: FORCE
+build/plain build/tsan build/asan build/coverage: FORCE
 	@mkdir -p $@
 	@$(MAKE) --no-print-directory CHECK_FLAGS="$(CHECK_FLAGS)" $(addprefix $@/,$(TESTS))
 
@@ -92,9 +97,84 @@ build/host/%_test: spec/host/%_test.c spec/host/host.h
 
 define test_rule
 build/$(1)/%_test: spec/core/%_test.c $(wildcard spec/core/*.h) $$(CORE) $$(HEADERS)
-	$$(CC) $$(CHECK_FLAGS) $$(WARNINGS) -o $$@ $$< $$(CORE) $$$$(sed -n 's|^// link: ||p' $$<) -lpthread
+	$$(CC) $$(CHECK_FLAGS) $$(WARNINGS) -o $$@ $$< $$(CORE) $$$$(sed -n 's|^// link: ||p' $$<) -lm -lpthread
+
+build/$(1)/%_test: spec/fault/%_test.c $(wildcard spec/core/*.h) $$(CORE) $$(HEADERS)
+	$$(CC) $$(CHECK_FLAGS) $$(WARNINGS) -o $$@ $$< $$(CORE) $$$$(sed -n 's|^// link: ||p' $$<) -lm -lpthread
 endef
-$(foreach kind,plain tsan asan,$(eval $(call test_rule,$(kind))))
+$(foreach kind,plain tsan asan coverage,$(eval $(call test_rule,$(kind))))
+
+# ---- Trying to break it ----------------------------------------------------------------------------------------
+
+stress: setup-test
+	@$(MAKE) --no-print-directory build/plain
+	SECONDS=$(or $(SECONDS),600) build/plain/stress_test
+
+# Memory, threads, descriptors, clocks and forks that fail or come at the wrong moment.
+faults: setup-test
+	@$(MAKE) --no-print-directory build/plain
+	@failed=0; for test in memory_test fork_test $(filter-out stress_test,$(FAULT_TESTS)); do \
+	  echo "== $$test"; build/plain/$$test || failed=1; \
+	done; exit $$failed
+
+# The fuzz targets. What one is compiled and linked with beside the core stands in its lines "// compile: ..." and
+# "// link: ...". The corpora in spec/fuzz/corpus are also replayed by `make test`, without clang.
+FUZZERS := $(patsubst spec/fuzz/%_fuzz.c,%,$(wildcard spec/fuzz/*_fuzz.c))
+FUZZ_FILES := $(wildcard spec/fuzz/*.h spec/fuzz/replay.c) $(CORE) $(BIND) $(HEADERS)
+
+define fuzz_build
+@mkdir -p $(@D)
+$(1) $(WARNINGS) $$(sed -n 's|^// compile: ||p' $<) -I$(LUA_INCDIR) -o $@ $< $(2) $(CORE) \
+  $$(sed -n 's|^// link: ||p' $<) -lm -lpthread
+endef
+
+build/fuzz/%_fuzz: spec/fuzz/%_fuzz.c $(FUZZ_FILES)
+	$(call fuzz_build,clang -g -O1 -fsanitize=fuzzer$(,)address$(,)undefined -fno-sanitize-recover=all)
+
+build/replay/%_replay_test: spec/fuzz/%_fuzz.c $(FUZZ_FILES)
+	$(call fuzz_build,$(CC) -g -O1 -DCORPUS='"spec/fuzz/corpus/$*"',spec/fuzz/replay.c)
+
+build/replay: $(FUZZERS:%=build/replay/%_replay_test)
+
+setup-fuzz: setup-test
+	@tools/need.sh --install clang
+	@tools/need.sh --install fuzzer # which package that is depends on the clang
+
+# The targets count what they leave, more sharply than the leak checker, which would also see what Lua itself loses.
+# What is new in a run is kept in build/fuzz/corpus; what breaks something, in build/fuzz.
+FUZZ_OPTIONS := -max_len=800 -len_control=10 -timeout=20 -detect_leaks=0 -verbosity=0 -print_final_stats=1
+fuzz: setup-fuzz
+	@$(MAKE) --no-print-directory $(FUZZERS:%=build/fuzz/%_fuzz)
+	@for name in $(FUZZERS); do \
+	  echo "== $$name"; \
+	  mkdir -p build/fuzz/corpus/$$name; \
+	  ASAN_OPTIONS=detect_leaks=0 build/fuzz/$${name}_fuzz -max_total_time=$(or $(SECONDS),60) $(FUZZ_OPTIONS) \
+	    -artifact_prefix=build/fuzz/ build/fuzz/corpus/$$name spec/fuzz/corpus/$$name || exit 1; \
+	done
+
+# ---- Lines that the tests reach ---------------------------------------------------------------------------------
+
+COVERAGE := -O0 -g --coverage -fprofile-update=atomic -D_exit=exit
+build/coverage: CHECK_FLAGS := $(COVERAGE)
+
+build/coverage/lcontext/core.so: $(patsubst csrc/%.c,build/coverage/%.o,$(CORE) $(BIND))
+	@mkdir -p $(@D)
+	$(CC) --coverage -shared -o $@ $^ -lm -lpthread
+
+build/coverage/%.o: csrc/%.c
+	@mkdir -p $(@D)
+	$(CC) $(COVERAGE) -fPIC -I$(LUA_INCDIR) -c -o $@ $<
+
+# A process that ends by _exit would not write down what it has reached: hence the -D. LCONTEXT_SLOW: see valgrind.
+coverage: setup-test
+	@rm -rf build/coverage
+	@$(MAKE) --no-print-directory build/coverage build/coverage/lcontext/core.so build/host
+	@LCONTEXT_SLOW=1 LUA_CPATH="$(CURDIR)/build/coverage/?.so;;" tools/test.sh build/coverage build/host \
+	  >build/coverage/log || echo "some tests failed: see build/coverage/log"
+	@LCONTEXT_SLOW=1 LUA_CPATH="$(CURDIR)/build/coverage/?.so;;" LINES_REACHED=$(CURDIR)/build/coverage/lua \
+	  LUA_INIT="@tools/lines.lua" $(LUA) tools/busted.lua spec/loop_spec.lua >build/coverage/lua.log || \
+	  echo "some specs failed: see build/coverage/lua.log"
+	@$(LUA) tools/coverage.lua build/coverage
 
 # ---- Checking it: what CI runs beside the tests ----------------------------------------------------------------
 
@@ -107,7 +187,7 @@ setup-check: setup-test
 lint: setup-check
 	for cc in gcc clang; do \
 	  for flags in "-O2 $(WARNINGS)" "-O2 -fPIC"; do \
-	    for source in $(CORE) $(BIND) $(wildcard spec/core/*.c spec/host/*.c); do \
+	    for source in $(CORE) $(BIND) $(wildcard spec/*/*.c); do \
 	      $$cc $$flags -I$(LUA_INCDIR) -fsyntax-only $$source || exit 1; \
 	    done; \
 	  done; \
@@ -125,8 +205,8 @@ asan: setup-check
 # The specs under valgrind. LCONTEXT_SLOW tells them that time runs slower here.
 valgrind: setup-check
 	@$(MAKE) --no-print-directory all
-	LCONTEXT_SLOW=1 valgrind --quiet --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite --error-exitcode=9 \
-	  --suppressions=tools/valgrind.supp $(LUA) tools/busted.lua spec
+	LCONTEXT_SLOW=1 valgrind --quiet --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite \
+	  --error-exitcode=9 --suppressions=tools/valgrind.supp $(LUA) tools/busted.lua spec
 
 # Installs the rock into a tree of its own, and uses it from another folder.
 ROCK_TREE := $(CURDIR)/build/rock
@@ -139,4 +219,5 @@ rock: setup-check
 	  'local context = require "lcontext"; require "lcontext.loop"; print(context._VERSION, context.background())'
 
 FORCE:
-.PHONY: build/host all demo service service-load bench-stop install test check lint tsan asan valgrind rock setup-demo setup-service setup-test setup-check FORCE
+.PHONY: all demo service service-load bench-stop install test build/host build/replay stress faults fuzz coverage
+.PHONY: check lint tsan asan valgrind rock setup-demo setup-service setup-test setup-check setup-fuzz FORCE

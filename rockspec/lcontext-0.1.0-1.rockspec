@@ -63,7 +63,7 @@ build = {
         "csrc/core/timer.c",
         "csrc/core/tree.c",
       },
-      libraries = { "pthread" },
+      libraries = { "m", "pthread" },
     },
   },
   install = {

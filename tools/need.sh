@@ -9,6 +9,18 @@ lua=${LUA:-lua5.4}
 
 has_lua_module() { command -v "$lua" >/dev/null && "$lua" -e "require '$1'" >/dev/null 2>&1; }
 
+clang_major() { clang -dumpversion 2>/dev/null | cut -d. -f1; }
+
+# The name of the package differs from one Debian to the next, so what counts is whether it works.
+has_fuzzer() {
+  probe=$(mktemp)
+  echo 'int LLVMFuzzerTestOneInput(const char *data, unsigned long size) { return 0 * size * !data; }' |
+    clang -x c -fsanitize=fuzzer,address,undefined -o "$probe" - >/dev/null 2>&1
+  status=$?
+  rm -f "$probe"
+  return $status
+}
+
 # thing -> how to see that it is there, and the Debian package that has it
 check() {
   case $1 in
@@ -26,6 +38,7 @@ check() {
     luacheck) package=lua-check;     command -v luacheck >/dev/null ;;
     luarocks) package=luarocks;      command -v luarocks >/dev/null ;;
     clang)    package=clang;         command -v clang >/dev/null ;;
+    fuzzer)   package=libclang-rt-$(clang_major)-dev; has_fuzzer ;;
     valgrind) package="valgrind libc6-dbg"; command -v valgrind >/dev/null && valgrind -q true 2>/dev/null ;;
     git)      package=git;           command -v git >/dev/null ;;
     *)        echo "need.sh: unknown thing $1" >&2; exit 2 ;;

@@ -356,8 +356,10 @@ static int remaining(lua_State *L)
 {
     lctx *ctx = bind_check_context(L, 1)->ctx;
     double seconds = lctx_remaining(ctx), time;
-    if (isinf(seconds) && bind_deadline(L, ctx, &time)) /* a custom context's */
-        seconds = fmax(time - lctx_now(), 0);
+    if (isinf(seconds) && bind_deadline(L, ctx, &time)) { /* a custom context's */
+        seconds = time - lctx_now();
+        seconds = seconds > 0 ? seconds : 0;
+    }
     if (isinf(seconds))
         lua_pushnil(L);
     else

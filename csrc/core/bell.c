@@ -107,17 +107,28 @@ static void take_over(int own, int number)
     fcntl(number, F_SETFD, FD_CLOEXEC);
 }
 
-static void renew(lctx_bell *bell)
+/* Without a descriptor to spare, what was inherited is given up first: this process must not ring in the parent. What
+ * is opened then has the same number, unless the limit has come to lie below it. */
+static bool reopen(lctx_bell *bell)
+{
+    close_descriptors(bell);
+    return open_descriptors(bell);
+}
+
+static bool renew(lctx_bell *bell)
 {
     lctx_bell own = LCTX_BELL_CLOSED;
-    if (!open_descriptors(&own))
-        return;
-    take_over(own.fd, bell->fd);
-    if (bell->ringer != bell->fd)
-        take_over(own.ringer, bell->ringer);
-    close_descriptors(&own);
+    if (open_descriptors(&own)) {
+        take_over(own.fd, bell->fd);
+        if (bell->ringer != bell->fd)
+            take_over(own.ringer, bell->ringer);
+        close_descriptors(&own);
+    } else if (!reopen(bell)) {
+        return false;
+    }
     if (atomic_load(&bell->rung))
         write_ring(bell);
+    return true;
 }
 
 void lctx__bells_before_fork(void)
@@ -125,13 +136,21 @@ void lctx__bells_before_fork(void)
     pthread_mutex_lock(&registry.mutex);
 }
 
+static void renew_all(void)
+{
+    lctx_link *old = registry.all;
+    registry.all = NULL;
+    while (old) {
+        lctx_bell *bell = LCTX_CONTAINER(old, lctx_bell, all);
+        lctx__list_remove(&old, &bell->all);
+        if (renew(bell))
+            lctx__list_append(&registry.all, &bell->all);
+    }
+}
+
 void lctx__bells_after_fork(bool child)
 {
-    lctx_link *link = registry.all;
-    if (child && link)
-        do {
-            renew(LCTX_CONTAINER(link, lctx_bell, all));
-            link = link->next;
-        } while (link != registry.all);
+    if (child)
+        renew_all();
     pthread_mutex_unlock(&registry.mutex);
 }

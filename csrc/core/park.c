@@ -92,10 +92,9 @@ void lctx__park_before_fork(void)
 /* In the child the sleepers are gone: the conditions are made anew, to forget them. */
 void lctx__park_after_fork(bool child)
 {
-    if (child) {
-        make_pairs();
-        return;
-    }
-    for (int i = 0; i < PAIRS; i++)
+    for (int i = 0; i < PAIRS; i++) {
+        if (child)
+            lctx__cond_init(&pairs[i].changed);
         pthread_mutex_unlock(&pairs[i].mutex);
+    }
 }

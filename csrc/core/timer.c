@@ -31,7 +31,7 @@ static struct {
     lctx_lock lock;
     tick cursor;    /* everything before it has been run */
     size_t count;   /* armed timers */
-    lctx_ns wakeup; /* when the thread will look next; LCTX_NEVER also when there is no thread */
+    lctx_ns wakeup; /* when the thread will look next, or was to look when it could not be started */
     int emptying;   /* the slot that is being moved down, or NO_SLOT */
     int sorted;     /* the slot that is being run, sorted by deadline, or NO_SLOT */
     uint64_t used[LEVELS];
@@ -312,7 +312,8 @@ void lctx__timer_arm(lctx_deadline_scope *scope, lctx_ns now)
         if (wheel.count++ == 0 && now > 0 && (tick)now >> TICK_BITS > wheel.cursor)
             wheel.cursor = (tick)now >> TICK_BITS;
         place(&scope->timer);
-        sooner = scope->timer.when < wheel.wakeup;
+        sooner =
+            scope->timer.when < wheel.wakeup || atomic_load_explicit(&lctx__timers_unattended, memory_order_relaxed);
         if (sooner)
             wheel.wakeup = scope->timer.when;
     }
