@@ -3,7 +3,8 @@
 # make service  runs the service in examples/service against Redis and others; make service-load: under load
 # make test     builds and runs all tests, installing what is missing (Debian, root)
 # make bench-stop  measures what stopping scripts costs
-# make install  installs the module (PREFIX, DESTDIR, LUA_SHAREDIR, LUA_LIBDIR)
+# make install  installs the module, and for C the headers, liblcontext and its pkg-config file (PREFIX, DESTDIR,
+#               LUA_SHAREDIR, LUA_LIBDIR, LIBDIR, INCLUDEDIR)
 # make check    what CI runs beside the tests: lint, tsan, asan, valgrind
 # make stress   threads at random on one tree, for SECONDS (600); make faults: what fails, fails, with figures
 # make fuzz     fuzzes the core and the binding, SECONDS (60) each
@@ -14,6 +15,8 @@ LUA_INCDIR ?= /usr/include/lua5.4
 PREFIX     ?= /usr/local
 LUA_SHAREDIR ?= $(PREFIX)/share/lua/5.4
 LUA_LIBDIR ?= $(PREFIX)/lib/lua/5.4
+LIBDIR     ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
 CFLAGS     ?= -O2 -g
 WARNINGS   := -Wall -Wextra -Werror
 export LUA LUA_INCDIR
@@ -35,6 +38,25 @@ $(MODULE): $(CORE) $(BIND) $(HEADERS)
 	@tools/need.sh cc libc lua.h
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(WARNINGS) -fPIC -shared -I$(LUA_INCDIR) $(LDFLAGS) -o $@ $(CORE) $(BIND) -lm -lpthread
+
+# For C programs without Lua: the core as a library, which shows what lcontext.h declares and nothing else.
+VERSION := $(shell sed -n 's/^#define LCTX_VERSION "\(.*\)"/\1/p' csrc/core/lcontext.h)
+SONAME  := liblcontext.so.$(basename $(VERSION))
+LIBRARY := build/lib/liblcontext.a build/lib/$(SONAME)
+
+build/lib/%.o: csrc/core/%.c $(HEADERS)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(WARNINGS) -fPIC -fvisibility=hidden -DLCTX_SHARED -c -o $@ $<
+
+build/lib/liblcontext.a: $(CORE:csrc/core/%.c=build/lib/%.o)
+	$(AR) rcs $@ $^
+
+build/lib/$(SONAME): $(CORE:csrc/core/%.c=build/lib/%.o)
+	$(CC) -shared -Wl,-soname,$(SONAME) $(LDFLAGS) -o $@ $^ -lm -lpthread
+
+build/lib/lcontext.pc: tools/lcontext.pc.in FORCE
+	@mkdir -p $(@D)
+	@sed -e 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@INCLUDEDIR@|$(INCLUDEDIR)|; s|@VERSION@|$(VERSION)|' $< >$@
 
 # ---- Using it -------------------------------------------------------------------------------------------------
 
@@ -60,10 +82,16 @@ service-load: setup-service
 bench-stop: all
 	@$(LUA) bench/stop.lua
 
-install: all
+install: all $(LIBRARY) build/lib/lcontext.pc
 	install -d $(DESTDIR)$(LUA_SHAREDIR)/lcontext $(DESTDIR)$(LUA_LIBDIR)/lcontext
 	install -m 644 $(addprefix lua/,$(LUA_FILES)) $(DESTDIR)$(LUA_SHAREDIR)/lcontext
 	install -m 755 $(MODULE) $(DESTDIR)$(LUA_LIBDIR)/lcontext
+	install -d $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(LIBDIR)/pkgconfig
+	install -m 644 csrc/core/lcontext.h csrc/bind/lcontext_lua.h $(DESTDIR)$(INCLUDEDIR)
+	install -m 644 build/lib/liblcontext.a $(DESTDIR)$(LIBDIR)
+	install -m 755 build/lib/$(SONAME) $(DESTDIR)$(LIBDIR)
+	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/liblcontext.so
+	install -m 644 build/lib/lcontext.pc $(DESTDIR)$(LIBDIR)/pkgconfig
 
 # ---- Testing it -----------------------------------------------------------------------------------------------
 
@@ -72,10 +100,10 @@ TESTS := $(patsubst spec/core/%.c,%,$(wildcard spec/core/*_test.c)) $(FAULT_TEST
 HOST_TESTS := $(patsubst spec/host/%.c,%,$(wildcard spec/host/*_test.c))
 
 setup-test:
-	@tools/need.sh --install cc libc lua lua.h socket luv cqueues busted redis curl
+	@tools/need.sh --install cc libc lua lua.h socket luv cqueues busted redis curl pkg-config
 
 test: setup-test
-	@$(MAKE) --no-print-directory all build/plain build/host build/replay
+	@$(MAKE) --no-print-directory all build/plain build/host build/replay build/c
 	@tools/test.sh build/plain build/host build/replay
 
 # The C tests of the core in one folder for each way to compile them. A test names what else it needs to be
@@ -87,6 +115,32 @@ build/asan:   CHECK_FLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-r
 build/plain build/tsan build/asan build/coverage: FORCE
 	@mkdir -p $@
 	@$(MAKE) --no-print-directory CHECK_FLAGS="$(CHECK_FLAGS)" $(addprefix $@/,$(TESTS))
+
+# An installation of its own for the tests, and the C examples built with what it gives.
+STAGE := $(CURDIR)/build/stage
+C_EXAMPLES := build/c/search build/c/search-static build/c/host build/c/checksum.so
+STAGED := PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig pkg-config
+
+build/c: $(C_EXAMPLES)
+
+build/stage/include/lcontext.h: $(CORE) $(BIND) $(HEADERS) $(wildcard lua/lcontext/*.lua) tools/lcontext.pc.in
+	@$(MAKE) --no-print-directory install PREFIX=$(STAGE) >/dev/null
+
+build/c/search: examples/c/search.c build/stage/include/lcontext.h
+	@mkdir -p $(@D)
+	$(CC) -O2 $(WARNINGS) $< $$($(STAGED) --cflags --libs lcontext) -Wl,-rpath,$(STAGE)/lib -lpthread -o $@
+
+build/c/search-static: examples/c/search.c build/stage/include/lcontext.h
+	@mkdir -p $(@D)
+	$(CC) -O2 $(WARNINGS) $< $$($(STAGED) --cflags lcontext) $(STAGE)/lib/liblcontext.a -lm -lpthread -o $@
+
+build/c/host: examples/c/host.c build/stage/include/lcontext.h
+	@mkdir -p $(@D)
+	$(CC) -O2 $(WARNINGS) -I$(LUA_INCDIR) $$($(STAGED) --cflags lcontext) $< -llua5.4 -o $@
+
+build/c/checksum.so: examples/c/checksum.c build/stage/include/lcontext.h
+	@mkdir -p $(@D)
+	$(CC) -O2 $(WARNINGS) -I$(LUA_INCDIR) $$($(STAGED) --cflags lcontext) -shared -fPIC $< -o $@
 
 # Tests in C hosts, which load the module as any host does.
 build/host: $(addprefix build/host/,$(HOST_TESTS))
@@ -219,5 +273,5 @@ rock: setup-check
 	  'local context = require "lcontext"; require "lcontext.loop"; print(context._VERSION, context.background())'
 
 FORCE:
-.PHONY: all demo service service-load bench-stop install test build/host build/replay stress faults fuzz coverage
+.PHONY: all demo service service-load bench-stop install test build/c build/host build/replay stress faults fuzz coverage
 .PHONY: check lint tsan asan valgrind rock setup-demo setup-service setup-test setup-check setup-fuzz FORCE

@@ -33,6 +33,7 @@ check() {
     cqueues)  package=lua-cqueues;   has_lua_module cqueues ;;
     busted)   package=lua-busted;    has_lua_module busted.runner ;;
     redis)    package="redis-server redis-tools"; command -v redis-server >/dev/null && command -v redis-cli >/dev/null ;;
+    pkg-config) package=pkg-config;  command -v pkg-config >/dev/null ;;
     curl)     package=curl;          command -v curl >/dev/null ;;
     wrk)      package=wrk;           command -v wrk >/dev/null ;;
     luacheck) package=lua-check;     command -v luacheck >/dev/null ;;

@@ -17,6 +17,8 @@ static lctx *check(lua_State *L, int arg)
     lctx *ctx = test(L, arg);
     if (ctx)
         return ctx;
+    if (lua_type(L, arg) != LUA_TTABLE && lua_type(L, arg) != LUA_TUSERDATA)
+        luaL_typeerror(L, arg, "context");
     arg = lua_absindex(L, arg);
     luaL_checkstack(L, 4, NULL);
     bind_push_table(L, TABLE_MODULE);
@@ -43,7 +45,8 @@ static void push(lua_State *L, lctx *ctx)
 static void push_cancel(lua_State *L, lctx *ctx)
 {
     push(L, ctx);
-    lua_pushcclosure(L, bind_cancel, 1);
+    if (ctx)
+        bind_push_cancel(L);
 }
 
 static void push_err(lua_State *L, lctx *ctx)

@@ -24,7 +24,7 @@
 #include <lauxlib.h>
 #include <lua.h>
 
-#include "../core/lcontext.h"
+#include "../core/public.h"
 #include "../core/mailbox.h"
 
 #if LUA_VERSION_NUM < 504
@@ -144,6 +144,7 @@ typedef struct lctx_box {
     lua_Integer id;     /* a scope's: its name in OWNERS; a shade's: of its one object; 0: none */
     uint32_t callbacks; /* in ANCHORS */
     bool has_refs;      /* there are ids of REFS in ANCHORS */
+    bool borrowed;      /* it came without the right to cancel: <close> does nothing */
 } lctx_box;
 
 extern const char bind_context_tag;
@@ -196,6 +197,9 @@ void bind_enter_node(lua_State *L);
 /* Pushes this state's context for a core context: the one that it has already, if that is entered, else a new one.
  * Takes over the caller's reference; also if it raises. */
 void bind_push_node(lua_State *L, lctx *ctx);
+
+/* The context at the top, which came from others, is replaced by its cancel function: this state has the right to. */
+void bind_push_cancel(lua_State *L);
 
 /* Pushes how the value at index prints; the name of its type if its __tostring fails. */
 void bind_push_printed(lua_State *L, int index);
@@ -279,6 +283,9 @@ void bind_orphan_callbacks(lua_State *L, int index);
 /* ---- Stopping scripts ---- guard.c, interrupt.c, coroutine.c (guard.h) */
 
 extern const luaL_Reg bind_guard_methods[], bind_guard_metamethods[], bind_interrupt_functions[];
+
+/* Whether what runs is inside a guarded call under ctx or under something below it: then ctx is not its own to end. */
+bool guard_protects(const lctx_state *state, const lctx *ctx);
 
 /* In a C function that was interrupted: raises if this call is to be stopped. */
 void guard_check(lua_State *L, lctx_state *state);

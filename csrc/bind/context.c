@@ -135,10 +135,10 @@ int bind_cancel(lua_State *L)
 static int context_close(lua_State *L)
 {
     lctx_box *box = bind_test_context(L, 1);
-    if (box) {
-        lctx_cancel(box->ctx);
-        bind_dispatch_if_due(L, box->state);
-    }
+    if (box == NULL || box->borrowed || guard_protects(box->state, box->ctx))
+        return 0;
+    lctx_cancel(box->ctx);
+    bind_dispatch_if_due(L, box->state);
     return 0;
 }
 

@@ -320,6 +320,38 @@ static void hook(lua_State *L, lua_Debug *info)
         lua_sethook(L, NULL, 0, 0);
 }
 
+static bool is_at_or_below(const lctx *below, const lctx *ctx)
+{
+    while (below && below != ctx)
+        below = below->parent;
+    return below != NULL;
+}
+
+/* Of a merge, its parents and what is above them belong to the caller, too. */
+static bool guards_for(const guard *guard, const lctx *ctx)
+{
+    const lctx *root = guard->ctx;
+    if (is_at_or_below(guard->ctx, ctx))
+        return true;
+    while (root->parent)
+        root = root->parent;
+    if (root->head.kind != LCTX_KIND_MERGE)
+        return false;
+    const lctx_merge_scope *merge = (const lctx_merge_scope *)root;
+    for (size_t i = 0; i < merge->count; i++)
+        if (is_at_or_below(merge->arms[i].parent, ctx))
+            return true;
+    return false;
+}
+
+bool guard_protects(const lctx_state *state, const lctx *ctx)
+{
+    for (const guard *guard = state->guards; guard; guard = guard->below)
+        if (guard->entered && covers_running(guard) && guards_for(guard, ctx))
+            return true;
+    return false;
+}
+
 void guard_check(lua_State *L, lctx_state *state)
 {
     guard *stop = state->guards ? find_stop(state) : NULL;

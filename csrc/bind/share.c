@@ -57,7 +57,7 @@ static void fill(lua_State *L, lctx *ctx)
 static void push_empty(lua_State *L)
 {
     lctx_box *box = lua_newuserdatauv(L, sizeof *box, CONTEXT_ANCHORS);
-    *box = (lctx_box){.tag = &bind_context_tag, .ctx = lctx__ended(), .state = bind_state(L)};
+    *box = (lctx_box){.tag = &bind_context_tag, .ctx = lctx__ended(), .state = bind_state(L), .borrowed = true};
     set_context_metatable(L);
 }
 
@@ -89,6 +89,12 @@ void bind_push_node(lua_State *L, lctx *ctx)
     lctx_unref(ctx);
     if (status != LUA_OK)
         lua_error(L);
+}
+
+void bind_push_cancel(lua_State *L)
+{
+    top_box(L)->borrowed = false;
+    lua_pushcclosure(L, bind_cancel, 1);
 }
 
 /* ---- Causes --------------------------------------------------------------------------------------------------- */
@@ -221,7 +227,7 @@ static int adopt(lua_State *L)
     if (cancel == NULL)
         return 1;
     bind_push_node(L, lctx_ref(cancel));
-    lua_pushcclosure(L, bind_cancel, 1);
+    bind_push_cancel(L);
     return 2;
 }
 

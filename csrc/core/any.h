@@ -7,7 +7,7 @@
 
 #include <stdatomic.h>
 
-#include "lcontext.h"
+#include "public.h"
 
 /* Makes *to an owned copy of *from. False (and *to a nil) when memory is out. */
 bool lctx__any_copy(lctx_any *to, const lctx_any *from);

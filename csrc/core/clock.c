@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "clock.h"
 
-#include "lcontext.h"
+#include "public.h"
 
 static lctx_ns real_monotonic(void)
 {

@@ -14,7 +14,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "lcontext.h"
+#include "public.h"
 
 enum { NOTE_TYPE = 1 };
 

@@ -11,7 +11,7 @@
 #ifndef LCTX_KEY_H
 #define LCTX_KEY_H
 
-#include "lcontext.h"
+#include "public.h"
 
 typedef struct lctx_key lctx_key;
 

@@ -36,11 +36,9 @@ extern "C" {
 
 #define LCTX_VERSION "0.1.0"
 
-#if defined(LCTX_SHARED) && defined(__GNUC__)
+#if !defined(LCTX_API) && defined(__GNUC__)
 #define LCTX_API __attribute__((visibility("default")))
-#elif defined(__GNUC__)
-#define LCTX_API __attribute__((visibility("hidden")))
-#else
+#elif !defined(LCTX_API)
 #define LCTX_API
 #endif
 

@@ -14,7 +14,7 @@
 #ifndef LCTX_MAP_H
 #define LCTX_MAP_H
 
-#include "lcontext.h"
+#include "public.h"
 
 typedef struct lctx_map_node lctx_map_node;
 

@@ -26,7 +26,7 @@
 
 #include "any.h"
 #include "clock.h"
-#include "lcontext.h"
+#include "public.h"
 #include "lock.h"
 
 typedef struct lctx_scope lctx_scope;

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * public.h - lcontext.h, as the library itself includes it.
+ *
+ * In the Lua module its functions are hidden: a host may have linked liblcontext, and the module must not be bound to
+ * that copy. liblcontext is built with LCTX_SHARED, and shows them.
+ */
+#ifndef LCTX_PUBLIC_H
+#define LCTX_PUBLIC_H
+
+#if !defined(LCTX_SHARED) && defined(__GNUC__)
+#define LCTX_API __attribute__((visibility("hidden")))
+#endif
+
+#include "lcontext.h"
+
+#endif
