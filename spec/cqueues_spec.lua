@@ -21,7 +21,7 @@ local function in_child(script)
     local lcqueues = require "lcontext.cqueues"
     local background = context.background()
     local controller = cqueues.new()
-  ]] .. script, 5 * slow)
+  ]] .. script, 5)
   assert.not_equal(124, status, "it hangs: " .. output)
   assert.equal(0, status, output)
   return output
@@ -340,7 +340,7 @@ describe("attach to cqueues", function()
     background:with_timeout(0.02):done():wait()
     context.dispatch()
     assert(controller:step(0))
-    assert.same({}, order)
+    assert.same({ "of the controller" }, order) -- that one resumes its own
     lcqueues.attach(controller)
     assert(controller:loop())
     table.sort(order)
@@ -384,6 +384,58 @@ describe("attach to cqueues", function()
     assert.is_true(ran)
     assert.equal(0, controller:count())
     assert.is_true(controller:empty())
+  end)
+
+  it("undone leaves a controller that is empty", function()
+    for _ = 1, 3 do
+      lcqueues.detach()
+      assert.equal(0, controller:count())
+      assert.is_true(controller:empty())
+      lcqueues.attach(controller)
+      assert.equal(0, controller:count())
+      assert.is_true(controller:empty())
+    end
+  end)
+
+  it("is there again after the embedded loop has run, and resumes its own coroutines itself", function()
+    local output = in_child [[
+      local loop = require "lcontext.loop"
+      lcqueues.attach(controller)
+      controller:wrap(function()
+        print(context.select(0.005))
+        print(select(2, cqueues.running()))
+        cqueues.sleep(0.001)
+        print("over")
+      end)
+      assert(controller:step(0))
+      loop.run(loop.sleep, 0.02)
+      print((controller:loop(0.5)))
+      print(controller:count(), controller:empty())
+    ]]
+    assert.equal("0.005\ntrue\nover\ntrue\n0\ttrue\n", output)
+  end)
+
+  it("of another loop leaves the coroutines of cqueues to their controller", function()
+    local output = in_child [[
+      local luv = require "lcontext.luv"
+      local uv = require "luv"
+      lcqueues.attach(controller)
+      controller:wrap(function()
+        print(context.select(0.005))
+        print(select(2, cqueues.running()))
+        cqueues.sleep(0.001)
+        print("over")
+      end)
+      assert(controller:step(0))
+      luv.attach()
+      coroutine.wrap(function() context.select(0.02) end)()
+      uv.run()
+      luv.detach()
+      lcqueues.attach(controller)
+      print((controller:loop(0.5)))
+      print(controller:count(), controller:empty())
+    ]]
+    assert.equal("0.005\ntrue\nover\ntrue\n0\ttrue\n", output)
   end)
 
   it("keeps no controller that was attached before", function()
@@ -993,6 +1045,31 @@ describe("callbacks in a controller of cqueues", function()
     ctx:after_func(function() order[#order + 1] = "second" end)
     run(function() cancel() end)
     assert.same({ "detached", "second", "waited" }, order)
+  end)
+end)
+
+describe("a process that uses cqueues", function()
+  it("may end while coroutines wait and callbacks are due", function()
+    for _, ending in ipairs { "", "os.exit(0, true)", "lcqueues.detach() os.exit(0, true)" } do
+      local output = in_child([[
+        lcqueues.attach(controller)
+        local ctx, cancel = context.with_cancel(background)
+        for _ = 1, 10 do
+          controller:wrap(function()
+            local child <close> = context.with_timeout(ctx, 1000)
+            child:done():wait()
+            print("never")
+          end)
+          coroutine.wrap(function() ctx:done():wait() print("never") end)()
+        end
+        ctx:after_func(function() print("never") end)
+        background:with_timeout(0.001):after_func(function() print("never") end)
+        assert(controller:step(0))
+        cancel()
+        print("over")
+      ]] .. ending)
+      assert.equal("over\n", output)
+    end
   end)
 end)
 

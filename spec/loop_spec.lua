@@ -1,9 +1,11 @@
 local context = require "lcontext"
 local loop = require "lcontext.loop"
 local child_process = require "spec.support.child"
+local descriptors = require "spec.support.descriptors"
 local leaks = require "spec.support.leaks"
 
 local background = context.background()
+local slow = os.getenv("LCONTEXT_SLOW") and 20 or 1
 
 -- Ends a test that would hang, in a process of its own.
 local function in_child(script)
@@ -171,6 +173,14 @@ describe("a task", function()
     assert.equal(context.DeadlineExceeded, results[2])
   end)
 
+  it("sleeps under nothing but a context", function()
+    loop.run(function()
+      for _, wrong in ipairs { 5, "x", true, io.stdout } do
+        assert.error_matches(function() loop.sleep(0, wrong) end, "bad argument #2 to 'sleep'")
+      end
+    end)
+  end)
+
   it("sleeps for ever if it is told to", function()
     local output = in_child [[
       loop.spawn(function()
@@ -270,6 +280,83 @@ describe("a task", function()
     assert.equal("over\n", output)
   end)
 
+  it("is resumed once, however its wait ends", function()
+    local ctx, cancel = context.with_cancel(background)
+    local resumed = { 0, 0, 0, 0 }
+    local threads = {}
+    local function waiter(i, f)
+      threads[i] = coroutine.create(function()
+        f()
+        resumed[i] = resumed[i] + 1
+        coroutine.yield()
+        resumed[i] = resumed[i] + 1
+      end)
+      assert(coroutine.resume(threads[i]))
+    end
+    loop.run(function()
+      waiter(1, function() ctx:done():wait() end)
+      waiter(2, function() ctx:done():wait(0.002) end)
+      waiter(3, function() ctx:done():wait() end)
+      waiter(4, function()
+        pcall(function()
+          context.select(ctx:done(), 0.002)
+          error("x")
+        end)
+      end)
+      assert(coroutine.close(threads[3]))
+      loop.sleep(0.01)
+      cancel()
+    end)
+    -- A bare yield only lets others go first: the second count of each is that of its one wake-up.
+    loop.run(loop.sleep, 0.002)
+    assert.same({ 2, 2, 0, 2 }, resumed)
+    assert.equal(0, leaks.more("waiters"))
+    assert.equal(0, leaks.more("timers"))
+  end)
+
+  it("that is closed after it was woken, before its turn, is not resumed", function()
+    local log, threads = {}, {}
+    loop.run(function()
+      local ctx, cancel = context.with_cancel(background)
+      for i = 1, 2 do
+        loop.spawn(function()
+          threads[i] = coroutine.running()
+          ctx:done():wait()
+          log[#log + 1] = i
+          coroutine.close(threads[3 - i])
+        end)
+      end
+      loop.sleep(0.001)
+      cancel()
+    end)
+    assert.same({ 1 }, log)
+  end)
+
+  it("that is not spawned goes on when the last task has woken it", function()
+    local ctx, cancel = context.with_cancel(background)
+    local woken
+    loop.run(function()
+      coroutine.wrap(function() woken = ctx:done():wait() end)()
+      cancel()
+    end)
+    assert.is_true(woken)
+  end)
+
+  it("waits in a __close handler and in a finalizer", function()
+    local closed, collected
+    loop.run(function()
+      do
+        local _ <close> = setmetatable({}, { __close = function()
+          closed = background:with_timeout(0.002):done():wait()
+        end })
+      end
+      setmetatable({}, { __gc = function() collected = background:with_timeout(0.002):done():wait() end })
+      collectgarbage()
+    end)
+    assert.is_true(closed)
+    assert.is_true(collected)
+  end)
+
   it("closes a context at scope exit, also when it fails", function()
     local seen
     assert.error_matches(function()
@@ -337,6 +424,29 @@ describe("an error in a task", function()
     assert.same({ 1, 2 }, order)
     loop.run(function() order[#order + 1] = 3 end)
     assert.same({ 1, 2, 3, 4 }, order)
+  end)
+
+  it("in the midst of others that wait loses none of them", function()
+    local ctx, cancel = context.with_cancel(background)
+    local woken, failures = 0, 0
+    for i = 1, 20 do
+      loop.spawn(function()
+        ctx:done():wait()
+        woken = woken + 1
+        if i % 5 == 0 then
+          error("problem " .. i, 0)
+        end
+      end)
+    end
+    loop.spawn(function()
+      loop.sleep(0.002)
+      cancel()
+    end)
+    while not pcall(loop.run) do
+      failures = failures + 1
+    end
+    assert.equal(4, failures)
+    assert.equal(20, woken)
   end)
 
   it("loses no wake-up of another task that comes before the next run", function()
@@ -487,6 +597,43 @@ describe("many tasks", function()
       assert(order[i] == i)
     end
     assert.equal(0, leaks.more("waiters"))
+  end)
+
+  it("10,000 on 10,000 contexts: one cancel wakes all, without descriptors of their own", function()
+    local parent, cancel = context.with_cancel(background)
+    local open = descriptors()
+    local woken, most = 0, 0
+    for _ = 1, 10000 do
+      loop.spawn(function()
+        local ctx <close> = context.with_cancel(parent)
+        if ctx:done():wait() then
+          woken = woken + 1
+        end
+      end)
+    end
+    loop.spawn(function()
+      most = descriptors()
+      assert(context.stats().waiters >= 10000)
+      cancel()
+    end)
+    loop.run()
+    assert.equal(10000, woken)
+    assert.is_true(most <= open)
+    assert.equal(0, leaks.more("waiters"))
+  end)
+
+  it("on many deadlines do not keep the processor busy", function()
+    local woken = 0
+    for _ = 1, 1000 do
+      loop.spawn(function()
+        background:with_timeout(0.2):done():wait()
+        woken = woken + 1
+      end)
+    end
+    local start = os.clock()
+    loop.run()
+    assert.equal(1000, woken)
+    assert.is_true(os.clock() - start < 0.1 * slow)
   end)
 
   it("1,000 turns of two tasks that wake each other", function()

@@ -20,7 +20,7 @@ local function in_child(script, expected)
       timer:start(ms, 0, function() timer:close() f() end)
       return timer
     end
-  ]] .. script, 5 * slow)
+  ]] .. script, 5)
   assert.not_equal(124, status, "it hangs: " .. output)
   assert.equal(expected or 0, status, output)
   return output
@@ -124,6 +124,37 @@ describe("attach to luv", function()
       print("over")
     ]]
     assert.equal("true\nover\n", output)
+  end)
+
+  it("takes over what waits for a controller of cqueues", function()
+    local output = in_child [[
+      local cqueues = require "cqueues"
+      local lcqueues = require "lcontext.cqueues"
+      lcqueues.attach(cqueues.new())
+      coroutine.wrap(function() print(context.select(0.01)) end)()
+      luv.attach()
+      uv.run()
+      print("over")
+    ]]
+    assert.equal("0.01\nover\n", output)
+  end)
+
+  it("is there again after the embedded loop has run, and no waiter is lost", function()
+    local output = in_child [[
+      local loop = require "lcontext.loop"
+      luv.attach()
+      local ctx, cancel = context.with_cancel(background)
+      coroutine.wrap(function()
+        ctx:done():wait()
+        print("woken")
+        context.select(0.002)
+        print("and again")
+      end)()
+      loop.run(cancel)
+      uv.run()
+      print("over")
+    ]]
+    assert.equal("woken\nand again\nover\n", output)
   end)
 
   it("detach within a coroutine of the loop keeps what is ready", function()
@@ -688,6 +719,31 @@ describe("callbacks in the loop of luv", function()
     after(1, cancel)
     uv.run()
     assert.same({ "detached", "second", "waited" }, order)
+  end)
+end)
+
+describe("a process that uses luv", function()
+  it("may end while coroutines wait and callbacks are due", function()
+    for _, ending in ipairs { "", "os.exit(0, true)", "luv.detach() os.exit(0, true)" } do
+      local output = in_child([[
+        luv.attach()
+        local ctx, cancel = context.with_cancel(background)
+        for _ = 1, 10 do
+          coroutine.wrap(function()
+            local child <close> = context.with_timeout(ctx, 1000)
+            child:done():wait()
+            print("never")
+          end)()
+        end
+        ctx:after_func(function() print("never") end)
+        background:with_timeout(0.001):after_func(function() print("never") end)
+        after(1000, print)
+        uv.run("nowait")
+        cancel()
+        print("over")
+      ]] .. ending)
+      assert.equal("over\n", output)
+    end
   end)
 end)
 

@@ -23,7 +23,8 @@ describe("the service", function()
   end
 
   it("answers with what all three have said", function()
-    assert.equal("request r-1\nprofile: alice\nprices: prices of r-1\nsearch: search of r-1", section("All is well").text)
+    assert.equal("request r-1\nprofile: alice\nprices: prices of r-1\nsearch: search of r-1",
+      section("All is well").text)
   end)
 
   it("answers at the deadline with what has come, and names what has not", function()

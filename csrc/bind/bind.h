@@ -38,7 +38,7 @@ typedef struct lctx_state {
     uintptr_t serial;        /* what the core knows it by, as the owner of objects; none is used twice */
     lua_Integer last_id;     /* ids: names for what the core refers to; none is used twice */
     const lua_State *parked; /* the coroutine that was registered with the attached loop last */
-    uint32_t waiting;        /* coroutines that are registered with the attached loop */
+    uint32_t waiting;        /* coroutines that are registered with a loop */
     bool shares;             /* contexts of it may be seen by others: causes are to say how they print */
     bool undescribed;        /* it has given causes that do not */
     bool dispatching;        /* callbacks are being run */
@@ -68,6 +68,7 @@ enum table {
     TABLE_ORPHANS,     /* id -> ANCHORS of a context that was collected with callbacks; false: room for it */
     TABLE_KEPT,        /* id -> context that is kept for its callbacks until its deadline */
     TABLE_WAITS,       /* id -> waitset of a coroutine that is registered with the attached loop */
+    TABLE_OWNED_WAITS, /* the same, of coroutines that a loop keeps itself; weak values */
     TABLE_NODES,       /* light userdata of a core context -> context, of those that others may know; weak values */
     TABLE_OBJECT_KEYS, /* table, function, ... -> key; weak keys */
     TABLE_SCALAR_KEYS, /* string, number, boolean -> key; weak values */
@@ -306,10 +307,17 @@ int bind_dispatch(lua_State *L, lctx_state *state);
 /* Whether a __gc is being run: callbacks never are in the collector. */
 bool bind_in_finalizer(lua_State *L);
 
+/* Tells the attached loop that there is something to dispatch. */
+void bind_tell_loop(lua_State *L);
+
 /* A dispatch point of a call that is not about dispatching: where a loop is attached, it is left to the loop. */
 static inline void bind_dispatch_if_due(lua_State *L, lctx_state *state)
 {
-    if (state->mailbox && !state->attached && lctx__mailbox_is_due(state->mailbox) && !bind_in_finalizer(L))
+    if (state->mailbox == NULL || !lctx__mailbox_is_due(state->mailbox) || bind_in_finalizer(L))
+        return;
+    if (state->attached)
+        bind_tell_loop(L);
+    else
         bind_dispatch(L, state);
 }
 

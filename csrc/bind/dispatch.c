@@ -88,6 +88,17 @@ int bind_dispatch(lua_State *L, lctx_state *state)
     return count;
 }
 
+void bind_tell_loop(lua_State *L)
+{
+    luaL_checkstack(L, 4, NULL);
+    bind_push_table(L, TABLE_LOOP);
+    if (lua_getfield(L, -1, "due") != LUA_TNIL)
+        lua_call(L, 0, 0);
+    else
+        lua_pop(L, 1);
+    lua_pop(L, 1);
+}
+
 bool bind_in_finalizer(lua_State *L)
 {
     lua_Debug info;

@@ -122,12 +122,15 @@ typedef struct waitset {
     lua_Integer id;
     lctx_ns until;
     lctx *alarm;    /* ends at `until`; for who waits in a loop */
-    bool in_loop;   /* entered in WAITS */
+    bool in_loop;   /* entered in WAITS or OWNED_WAITS */
+    bool is_owned;  /* the coroutine is one that a loop keeps, and that only this loop resumes */
     bool is_due;    /* and was to be woken when no loop was attached */
     int arguments;  /* on the stack of the one who waits: Dones, nils and a number */
     int registered; /* notes */
     lctx_after *notes[];
 } waitset;
+
+enum { WAITSET_THREAD = 1, WAITSET_LOOP /* if is_owned */ };
 
 static const char waitset_tag;
 
@@ -142,11 +145,16 @@ static void drop_notes(waitset *set)
     set->alarm = NULL;
 }
 
+static enum table table_of(const waitset *set)
+{
+    return set->is_owned ? TABLE_OWNED_WAITS : TABLE_WAITS;
+}
+
 static void clear_waitset(lua_State *L, waitset *set)
 {
     drop_notes(set);
     if (set->in_loop) {
-        bind_push_table(L, TABLE_WAITS);
+        bind_push_table(L, table_of(set));
         lua_pushnil(L);
         lua_rawseti(L, -2, set->id);
         lua_pop(L, 1);
@@ -166,7 +174,7 @@ static int waitset_close(lua_State *L)
 
 static waitset *push_waitset(lua_State *L, lctx_state *state, int arguments, lctx_ns until)
 {
-    waitset *set = lua_newuserdatauv(L, sizeof *set + sizeof(lctx_after *) * ((size_t)arguments + 1), 1);
+    waitset *set = lua_newuserdatauv(L, sizeof *set + sizeof(lctx_after *) * ((size_t)arguments + 1), WAITSET_LOOP);
     *set = (waitset){.tag = &waitset_tag, .state = state, .arguments = arguments, .until = until};
     bind_push_table(L, TABLE_WAITSET);
     lua_setmetatable(L, -2);
@@ -193,8 +201,8 @@ static void register_waitset(lua_State *L, waitset *set)
             add_note(L, set, test_done(L, i)->context->ctx, LCTX_KIND_WAITER);
 }
 
-/* And the loop resumes this coroutine then. The waitset is at the top. */
-static void register_with_loop(lua_State *L, waitset *set)
+/* And the loop resumes this coroutine then. The waitset is at `index`. */
+static void register_with_loop(lua_State *L, waitset *set, int index)
 {
     register_waitset(L, set);
     if (set->until != LCTX_NEVER) {
@@ -205,37 +213,50 @@ static void register_with_loop(lua_State *L, waitset *set)
         add_note(L, set, set->alarm, LCTX_KIND_ALARM);
     }
     lua_pushthread(L);
-    lua_setiuservalue(L, -2, 1);
-    bind_push_table(L, TABLE_WAITS);
-    lua_pushvalue(L, -2);
+    lua_setiuservalue(L, index, WAITSET_THREAD);
+    bind_push_table(L, table_of(set));
+    lua_pushvalue(L, index);
     lua_rawseti(L, -2, set->id);
     lua_pop(L, 1);
     set->in_loop = true;
     set->state->waiting++;
 }
 
-int bind_wake(lua_State *L, lua_Integer id)
+static waitset *push_registered(lua_State *L, lua_Integer id)
 {
     bind_push_table(L, TABLE_WAITS);
-    lua_rawgeti(L, -1, id);
-    waitset *set = lua_touserdata(L, -1);
-    if (set == NULL) {
+    if (lua_rawgeti(L, -1, id) == LUA_TNIL) {
         lua_pop(L, 2);
-        return 0;
+        bind_push_table(L, TABLE_OWNED_WAITS);
+        lua_rawgeti(L, -1, id);
     }
-    if (!set->state->attached) {
+    lua_remove(L, -2);
+    return lua_touserdata(L, -1);
+}
+
+/* A coroutine that a loop owns is resumed by that, any other by whichever is attached. */
+int bind_wake(lua_State *L, lua_Integer id)
+{
+    int top = lua_gettop(L);
+    waitset *set = push_registered(L, id);
+    bool is_due = set && !set->is_owned && !set->state->attached;
+    if (is_due) {
         set->is_due = true;
         drop_notes(set);
-        lua_pop(L, 2);
+    }
+    if (set == NULL || is_due) {
+        lua_settop(L, top);
         return 0;
     }
-    lua_getiuservalue(L, -1, 1);
-    clear_waitset(L, set);
-    bind_push_table(L, TABLE_LOOP);
+    if (set->is_owned)
+        lua_getiuservalue(L, top + 1, WAITSET_LOOP);
+    else
+        bind_push_table(L, TABLE_LOOP);
     lua_getfield(L, -1, "resume");
-    lua_pushvalue(L, -3);
+    lua_getiuservalue(L, top + 1, WAITSET_THREAD);
+    clear_waitset(L, set);
     lua_call(L, 1, 0);
-    lua_pop(L, 4);
+    lua_settop(L, top);
     return 1;
 }
 
@@ -301,31 +322,42 @@ static int yield_waits(lua_State *L, waitset *set, enum mode mode, lua_KFunction
 
 static int resumed(lua_State *L, int status, lua_KContext context);
 
-/* The waitset lies above the arguments, and above that whether the loop has suspended the coroutine itself. */
-static int parked(lua_State *L, int status, lua_KContext context)
+/* Asks the attached loop how this coroutine is suspended: pushes a function and its argument, and returns true, if in
+ * a way of the loop's own. */
+static bool push_suspension(lua_State *L)
 {
-    bool was_suspended = lua_toboolean(L, -1);
-    (void)status;
-    lua_settop(L, (int)(context >> 1) + 1);
-    if (was_suspended)
-        return resumed(L, LUA_YIELD, context);
-    waitset *set = lua_touserdata(L, -1);
-    set->state->parked = L;
-    return yield_waits(L, set, context & 1 ? SELECT : WAIT, resumed);
-}
-
-/* Yields in a coroutine that the attached loop will resume. A loop has a function park if it is to be told, or
- * has a protocol of its own for coroutines to be suspended by. */
-static int yield_to_loop(lua_State *L, waitset *set, lua_KContext context)
-{
-    if (!set->in_loop)
-        register_with_loop(L, set);
+    int top = lua_gettop(L);
     bind_push_table(L, TABLE_LOOP);
     if (lua_getfield(L, -1, "park") != LUA_TNIL) {
         lua_pushthread(L);
-        lua_callk(L, 1, 1, context, parked);
+        lua_call(L, 1, 2);
+        lua_remove(L, top + 1);
+        if (!lua_isnil(L, -2))
+            return true;
     }
-    return parked(L, LUA_OK, context);
+    lua_settop(L, top);
+    return false;
+}
+
+/* Yields in a coroutine that the attached loop will resume. */
+static int yield_to_loop(lua_State *L, waitset *set, lua_KContext context)
+{
+    int index = lua_gettop(L);
+    bool is_owned = push_suspension(L);
+    if (is_owned && !set->in_loop) {
+        bind_push_table(L, TABLE_LOOP);
+        lua_setiuservalue(L, index, WAITSET_LOOP);
+    }
+    if (!set->in_loop) {
+        set->is_owned = is_owned;
+        register_with_loop(L, set, index);
+    }
+    if (is_owned) {
+        lua_callk(L, 1, 0, context, resumed);
+        return resumed(L, LUA_YIELD, context);
+    }
+    set->state->parked = L;
+    return yield_waits(L, set, context & 1 ? SELECT : WAIT, resumed);
 }
 
 /* In a coroutine, at first and whenever it is resumed. The waitset lies above the arguments; what a resumer has

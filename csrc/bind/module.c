@@ -49,9 +49,11 @@ static void new_metatable(lua_State *L, const char *name, const luaL_Reg *metame
 /* attach(loop | nil) -> the loop that was attached before. A loop is a table with the functions
  *   resume(co)    called for a coroutine that has waited long enough
  *   spawn(f)      runs f as a task
- *   step()        lets the tasks run for a turn; for the main coroutine, which cannot yield to them
- *   park(co)      optional: called in co when that is about to yield in a wait; true if it has yielded itself, in
- *                 the way that the loop wants it */
+ *   step(is_over) -> true; or nil, err where that cannot be. Lets the tasks run for a turn, which ends early if
+ *                 is_over() is true: for the main coroutine, which cannot yield to them
+ *   due()         optional: called when a call in this state has made something due
+ *   park(co)      optional: called when co is about to yield in a wait. For a coroutine that the loop keeps and
+ *                 resumes in a way of its own it returns a function that yields in that way, and an argument for it */
 static int attach(lua_State *L)
 {
     lctx_state *state = lua_touserdata(L, lua_upvalueindex(UP_STATE));
@@ -74,7 +76,7 @@ static int attached(lua_State *L)
     return 1;
 }
 
-/* waiting() -> how many coroutines are registered with the attached loop */
+/* waiting() -> how many coroutines are registered with a loop */
 static int waiting(lua_State *L)
 {
     lctx_state *state = lua_touserdata(L, lua_upvalueindex(UP_STATE));

@@ -14,19 +14,41 @@ local M = {}
 
 ---@class lcontext.Pump
 ---@field controller table
+---@field adapter table
 ---@field wake table condition: there is something to look at
 ---@field attached boolean
 ---@field running boolean its coroutine is in the controller
+---@field starting table functions and their arguments, to be started in this order; indices first..last
+---@field first integer
+---@field last integer
 local Pump = {}
 Pump.__index = Pump
 
 ---@type lcontext.Pump? the one that is attached
 local current
 
+-- controller -> its pump
+local pumps = setmetatable({}, { __mode = "k" })
+
 local mailbox = {
   pollfd = function() return (context.pollfd()) end,
   events = function() return "r" end,
 }
+
+-- cqueues resumes what is new in the reverse order. So whichever new coroutine is resumed first takes what has
+-- waited longest.
+local function start_next(pump)
+  local first = pump.first
+  local entry = pump.starting[first]
+  pump.starting[first], pump.first = nil, first + 1
+  entry[1](table.unpack(entry, 2, entry.n))
+end
+
+function Pump:spawn(...)
+  self.last = self.last + 1
+  self.starting[self.last] = table.pack(...)
+  self.controller:wrap(start_next, self)
+end
 
 -- However the coroutine of a pump ends, also when it is stopped with a call that the controller ran in.
 function Pump:__close()
@@ -39,7 +61,7 @@ local function pump_mail(self)
     cqueues.poll(mailbox, self.wake)
     local ok, err = pcall(context.dispatch)
     if not ok then
-      self.controller:wrap(error, err, 0)
+      self:spawn(error, err, 0)
     end
   end
 end
@@ -61,6 +83,9 @@ end
 
 -- Resumes a coroutine that another one has made, or the main one. Its error is that of a coroutine of cqueues.
 local function resume_nested(thread)
+  if coroutine.status(thread) ~= "suspended" then
+    return -- closed by somebody else
+  end
   local ok, err = coroutine.resume(thread)
   if ok then
     return
@@ -79,52 +104,65 @@ local function new_adapter(pump)
       parked[thread] = nil
       wake:signal()
     else
-      pump.controller:wrap(resume_nested, thread)
+      pump:spawn(resume_nested, thread)
     end
   end
 
   function adapter.spawn(f)
     pump:start()
-    pump.controller:wrap(tasks.run_callback, f)
+    pump:spawn(tasks.run_callback, f)
   end
 
   function adapter.park(thread)
     pump:start()
     if is_run_by_cqueues() then
       parked[thread] = parked[thread] or condition.new()
-      cqueues.poll(parked[thread])
-      return true
+      return cqueues.poll, parked[thread]
     end
   end
 
   function adapter.step()
     if cqueues.running() then
-      error("cannot wait here: the controller would have to run inside one of its coroutines", 0)
+      return nil, "cannot wait here: the controller would have to run inside one of its coroutines"
     end
     local ok, err = pump.controller:step()
     if not ok then
       error(err, 0)
     end
+    return true
   end
 
   return adapter
 end
 
+local function pump_of(controller)
+  local pump = pumps[controller]
+  if not pump then
+    pump = setmetatable({ controller = controller, wake = condition.new(), running = false, starting = {}, first = 1,
+      last = 0 }, Pump)
+    pump.adapter = new_adapter(pump)
+    pumps[controller] = pump
+  end
+  return pump
+end
+
 -- A pump alone does not keep its controller from being empty.
 local count, empty
 count = cqueues.interpose("count", function(controller)
-  local pump = current
-  return count(controller) - ((pump and pump.controller == controller and pump.running) and 1 or 0)
+  local pump = pumps[controller]
+  return count(controller) - ((pump and pump.running) and 1 or 0)
 end)
 
 empty = cqueues.interpose("empty", function(controller)
-  local pump = current
-  if not pump or pump.controller ~= controller then
+  local pump = pumps[controller]
+  if not pump then
     return empty(controller)
   end
-  pump:start()
-  context.dispatch() -- what the last coroutine has made due
-  if controller:count() > 0 or core.waiting() > 0 then
+  if pump.attached then
+    pump:start()
+    context.dispatch() -- what the last coroutine has made due
+  end
+  if controller:count() > 0 or (pump.attached and core.waiting() > 0) then
     return false
   end
   pump.wake:signal() -- else the next loop() would begin with a sleep
@@ -157,17 +195,18 @@ function M.attach(controller)
     return nil, err
   end
   M.detach()
-  current = setmetatable({ controller = controller, wake = condition.new(), attached = true }, Pump)
-  current:start()
-  current.adapter = new_adapter(current)
-  core.attach(current.adapter)
+  local pump = pump_of(controller)
+  pump.attached = true
+  pump:start()
+  current = pump
+  core.attach(pump.adapter)
   if coroutine.yield == yield then
     coroutine.yield = yield_or_poll
   end
   return true
 end
 
----Undoes attach. Coroutines that wait go on when a loop is attached again.
+---Undoes attach. Coroutines of the controller that wait go on with it, others when a loop is attached again.
 function M.detach()
   local pump = current
   if not pump then

@@ -1,6 +1,7 @@
 -- lcontext.group: tasks that belong together, as Go's errgroup, and as a scope: none outlives it.
 
 local core = require "lcontext.core"
+local tasks = require "lcontext.tasks"
 local context = core.context
 
 ---@class lcontext.group
@@ -15,6 +16,7 @@ local group = {}
 ---@field package err any the first error
 ---@field package reported boolean wait() has returned it
 ---@field package over boolean wait() has returned, or the scope was left
+---@field package loop? table whose tasks they are: the one that was attached when the first was started
 ---@field package ended? lcontext.Cancel tells those who wait that a task has ended
 ---@field package ended_done? lcontext.Done
 local Group = {}
@@ -32,8 +34,31 @@ function group.new(parent)
 end
 
 -- Without an attached loop, the tasks are those of the embedded one; a wait outside of coroutines runs it.
-local function loop()
-  return core.attached() or require("lcontext.loop").adapter
+local function loop_of(self)
+  self.loop = self.loop or core.attached() or require("lcontext.loop").adapter
+  return self.loop
+end
+
+-- In the main coroutine: a task waits, and the loop runs until it has. An error of somebody else's task that comes up
+-- meanwhile is returned, as { err }: it is not lost, and ends nothing.
+local function run_until(self, ...)
+  local dones, over, failure = table.pack(...), false, nil
+  local loop = loop_of(self)
+  local function is_over()
+    return over
+  end
+  loop.spawn(function()
+    context.select(table.unpack(dones, 1, dones.n))
+    over = true
+  end)
+  while not over do
+    local ok, stepped, why = pcall(loop.step, is_over)
+    if ok and not stepped then
+      error(why, 0)
+    end
+    failure = failure or not ok and { stepped } or nil
+  end
+  return failure
 end
 
 -- Waits until a task has ended, or ctx if one is given.
@@ -43,14 +68,11 @@ local function await_end(self, ctx)
     event, self.ended = context.with_cancel(context.background())
     self.ended_done = event:done()
   end
-  local done = self.ended_done
-  if coroutine.isyieldable() then
-    context.select(done, ctx and ctx:done())
-    return
+  local done, other = self.ended_done, ctx and ctx:done()
+  if not coroutine.isyieldable() then
+    return run_until(self, done, other)
   end
-  while not done:closed() and not (ctx and ctx:err()) do
-    loop().step()
-  end
+  context.select(done, other)
 end
 
 local function task_has_ended(self)
@@ -95,7 +117,7 @@ end
 local function start(self, f, ...)
   local arguments = table.pack(...)
   self.count = self.count + 1
-  loop().spawn(function()
+  loop_of(self).spawn(function()
     local _ <close> = setmetatable({ group = self }, Membership)
     settle(self, xpcall(f, with_traceback, self.ctx, table.unpack(arguments, 1, arguments.n)))
   end)
@@ -108,6 +130,12 @@ local function refuse(self)
     fail(self, err)
   end
   return nil, err
+end
+
+local function raise(failure)
+  if failure then
+    error(failure[1], 0)
+  end
 end
 
 local function check_function(f, name)
@@ -126,7 +154,7 @@ end
 function Group:go(f, ...)
   check_function(f, "go")
   while self.count >= self.limit and not self.ctx:err() do
-    await_end(self, self.ctx)
+    raise(await_end(self, self.ctx))
   end
   if self.ctx:err() then
     return refuse(self)
@@ -165,18 +193,23 @@ function Group:set_limit(n)
 end
 
 local function join(self)
+  local failure
   while self.count > 0 do
-    await_end(self)
+    failure = await_end(self) or failure
   end
+  self.over = true
+  return failure
 end
 
----Waits until all tasks have ended, and cancels ctx.
+---Waits until all tasks have ended, and cancels ctx. (In the main coroutine this runs the loop: an error of a task
+---that is not the group's is raised here then, after that.)
 ---@return true? ok nil if a task has failed
 ---@return any err the first error
 function Group:wait()
-  join(self)
+  local failure = join(self)
   self.cancel()
-  self.over, self.reported = true, true
+  self.reported = true
+  raise(failure)
   if self.failed then
     return nil, self.err
   end
@@ -187,11 +220,11 @@ end
 function Group:__close(err)
   local unseen = self.failed and not self.reported
   self.cancel(err)
-  join(self)
-  self.over = true
+  local failure = join(self)
   if unseen then
-    warn("lcontext: a task of a group failed, and nobody has waited: ", tostring(self.err))
+    warn("lcontext: a task of a group failed, and nobody has waited: ", tasks.printed(self.err))
   end
+  raise(failure)
 end
 
 return group

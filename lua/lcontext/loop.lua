@@ -38,11 +38,11 @@ end
 
 local function run_all()
   repeat
-    while queue:busy() do
+    while queue:busy() or not queue:empty() do
       turn()
     end
     context.dispatch() -- a callback that the last task has made due is a task, too
-  until not queue:busy()
+  until queue:empty()
 end
 
 local adapter = {
@@ -72,6 +72,7 @@ function adapter.step()
   else
     run_attached(turn)
   end
+  return true
 end
 
 ---What lcontext.group uses where no loop is attached.
@@ -92,12 +93,29 @@ function loop.run(f, ...)
   run_attached(run_all)
 end
 
+local function check_argument(ok, position, expected, value)
+  if not ok then
+    error(("bad argument #%d to 'sleep' (%s expected, got %s)"):format(position, expected, type(value)), 3)
+  end
+end
+
+-- Custom contexts are any tables and userdata with the methods of one.
+local function is_context(value)
+  if type(value) ~= "userdata" and type(value) ~= "table" then
+    return false
+  end
+  local ok, done = pcall(function() return value.done end)
+  return ok and done ~= nil
+end
+
 ---Waits in a task (outside of one it blocks).
 ---@param seconds number
 ---@param ctx? lcontext.Context ends the sleep when it ends
 ---@return true? slept nil if ctx ended first
 ---@return lcontext.Error? err of ctx
 function loop.sleep(seconds, ctx)
+  check_argument(type(seconds) == "number", 1, "number", seconds)
+  check_argument(ctx == nil or is_context(ctx), 2, "context", ctx)
   local done = ctx and ctx:done()
   if done and context.select(done, seconds) == done then
     return nil, ctx:err()

@@ -24,6 +24,9 @@ local function keep_alive(wanted)
   end
 end
 
+-- Of a step: whether what it is for has come.
+local is_over
+
 -- An error of a coroutine is raised to luv, as from any other callback; what is left has the next turn.
 local function turn()
   context.dispatch()
@@ -32,33 +35,48 @@ local function turn()
     handles.soon:start(0, 0, turn)
   end
   keep_alive(core.waiting() > 0)
+  if is_over and is_over() then
+    uv.stop()
+  end
   if not ok then
     error(err, 0)
   end
 end
 
+local function turn_soon()
+  handles.soon:start(0, 0, turn)
+end
+
 local adapter = {
   resume = function(thread)
     queue:push(thread)
-    handles.soon:start(0, 0, turn)
+    turn_soon()
   end,
   spawn = function(f)
     queue:spawn(tasks.run_callback, f)
-    handles.soon:start(0, 0, turn)
+    turn_soon()
   end,
+  due = turn_soon,
   park = function()
     keep_alive(true)
   end,
-  step = function()
-    if uv.loop_mode() then
-      error("cannot wait here: the luv loop would have to run inside one of its callbacks", 0)
-    end
-    if not uv.loop_alive() then
-      error("cannot wait: there is nothing left in the luv loop", 0)
-    end
-    uv.run("once")
-  end,
 }
+
+function adapter.step(over)
+  if uv.loop_mode() then
+    return nil, "cannot wait here: the luv loop would have to run inside one of its callbacks"
+  end
+  if not uv.loop_alive() then
+    return nil, "cannot wait: there is nothing left in the luv loop"
+  end
+  is_over = over
+  local ok, err = pcall(uv.run, "once")
+  is_over = nil
+  if not ok then
+    error(err, 0)
+  end
+  return true
+end
 
 local function open_handles(fd)
   local poll, err = uv.new_poll(fd)
@@ -89,6 +107,10 @@ function M.attach()
   handles.before:start(turn)
   handles.after:start(turn)
   core.attach(adapter)
+  keep_alive(core.waiting() > 0) -- with what another loop was to wake
+  if not queue:empty() then
+    turn_soon()
+  end
   return true
 end
 
@@ -99,6 +121,7 @@ function M.detach()
     handles.poll:stop()
     handles.before:stop()
     handles.after:stop()
+    handles.soon:stop()
   end
 end
 

@@ -70,6 +70,14 @@ function Queue:spawn(f, ...)
   return task
 end
 
+---How an error prints, whatever its __tostring does.
+---@param err any
+---@return string
+function tasks.printed(err)
+  local ok, text = pcall(tostring, err)
+  return ok and text or type(err)
+end
+
 -- An error that is a string gets the task's traceback behind it. Any other is passed on as it is, so that it
 -- can still be compared; its traceback goes to warn().
 local function fail(thread, err)
@@ -78,8 +86,7 @@ local function fail(thread, err)
   if type(err) == "string" then
     error(err .. "\nin a task, " .. traceback, 0)
   end
-  local printable, text = pcall(tostring, err)
-  warn("lcontext: a task failed with ", printable and text or type(err), "\n", traceback)
+  warn("lcontext: a task failed with ", tasks.printed(err), "\n", traceback)
   error(err, 0)
 end
 
@@ -139,7 +146,7 @@ function Queue:turn()
 end
 
 local function report(err)
-  warn("lcontext: error in a callback: ", debug.traceback(tostring(err), 2))
+  warn("lcontext: error in a callback: ", debug.traceback(tasks.printed(err), 2))
 end
 
 ---Runs a callback of after_func in a task: its error is its own, and is reported.
