@@ -2,6 +2,9 @@
 # make demo     builds and runs the tour in examples/, installing what is missing (Debian, root)
 # make service  runs the service in examples/service against Redis and others; make service-load: under load
 # make test     builds and runs all tests, installing what is missing (Debian, root)
+# make bench    builds and runs the same work in Go, in the C core and in Lua, and shows one table
+#               (ROUNDS=5; ONLY=pattern of rows; Debian, root: installs Go)
+# make bench-picture  draws that table into doc/bench.svg
 # make bench-stop  measures what stopping scripts costs
 # make install  installs the module, and for C the headers, liblcontext and its pkg-config file (PREFIX, DESTDIR,
 #               LUA_SHAREDIR, LUA_LIBDIR, LIBDIR, INCLUDEDIR)
@@ -11,6 +14,7 @@
 # make coverage which lines the tests reach
 
 LUA        ?= lua5.4
+GO         ?= go
 LUA_INCDIR ?= /usr/include/lua5.4
 PREFIX     ?= /usr/local
 LUA_SHAREDIR ?= $(PREFIX)/share/lua/5.4
@@ -19,7 +23,7 @@ LIBDIR     ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 CFLAGS     ?= -O2 -g
 WARNINGS   := -Wall -Wextra -Werror
-export LUA LUA_INCDIR
+export LUA LUA_INCDIR GO
 
 , := ,
 CORE    := $(wildcard csrc/core/*.c)
@@ -81,6 +85,35 @@ service-load: setup-service
 
 bench-stop: all
 	@$(LUA) bench/stop.lua
+
+ROUNDS ?= 5
+ONLY   ?=
+BENCH  := build/bench
+
+# Without a Go its column stays empty.
+setup-bench:
+	@tools/need.sh --install cc libc lua lua.h
+	@tools/need.sh --install go || echo "without Go there is nothing to compare with; going on all the same" >&2
+
+bench: setup-bench
+	@$(MAKE) --no-print-directory all $(BENCH)/core $(BENCH)/go
+	@$(LUA) bench/run.lua --rounds $(ROUNDS) $(if $(ONLY),--only '$(ONLY)',--tsv $(BENCH)/bench.tsv) $(BENCH)
+
+$(BENCH)/core: bench/core.c $(CORE) $(HEADERS)
+	@mkdir -p $(@D)
+	$(CC) -O2 $(WARNINGS) -Icsrc/core -o $@ bench/core.c $(CORE) -lpthread -lm
+
+$(BENCH)/go: $(wildcard bench/go/*)
+	@mkdir -p $(@D)
+	@rm -f $@
+	if command -v $(GO) >/dev/null; then cd bench/go && \
+	  GO111MODULE=on GOTOOLCHAIN=local GOWORK=off $(GO) build -buildvcs=false -o $(CURDIR)/$@ .; fi
+
+$(BENCH)/bench.tsv:
+	@$(MAKE) --no-print-directory bench
+
+bench-picture: $(BENCH)/bench.tsv
+	$(LUA) bench/picture.lua $< doc/bench.svg
 
 install: all $(LIBRARY) build/lib/lcontext.pc
 	install -d $(DESTDIR)$(LUA_SHAREDIR)/lcontext $(DESTDIR)$(LUA_LIBDIR)/lcontext
@@ -241,8 +274,8 @@ setup-check: setup-test
 lint: setup-check
 	for cc in gcc clang; do \
 	  for flags in "-O2 $(WARNINGS)" "-O2 -fPIC"; do \
-	    for source in $(CORE) $(BIND) $(wildcard spec/*/*.c); do \
-	      $$cc $$flags -I$(LUA_INCDIR) -fsyntax-only $$source || exit 1; \
+	    for source in $(CORE) $(BIND) $(wildcard spec/*/*.c) bench/core.c; do \
+	      $$cc $$flags -I$(LUA_INCDIR) -Icsrc/core -fsyntax-only $$source || exit 1; \
 	    done; \
 	  done; \
 	done
@@ -273,5 +306,6 @@ rock: setup-check
 	  'local context = require "lcontext"; require "lcontext.loop"; print(context._VERSION, context.background())'
 
 FORCE:
-.PHONY: all demo service service-load bench-stop install test build/c build/host build/replay stress faults fuzz coverage
-.PHONY: check lint tsan asan valgrind rock setup-demo setup-service setup-test setup-check setup-fuzz FORCE
+.PHONY: all demo service service-load bench bench-picture bench-stop install test build/c build/host build/replay
+.PHONY: stress faults fuzz coverage check lint tsan asan valgrind rock FORCE
+.PHONY: setup-demo setup-service setup-bench setup-test setup-check setup-fuzz

@@ -612,3 +612,24 @@ describe("random programs of coroutines", function()
     end
   end)
 end)
+
+describe("a test runner that puts the globals back", function()
+  it("gets the drop-in xpcall with the next require", function()
+    local child = require "spec.support.child"
+    local output, status = child.run([[
+      local lua_xpcall = xpcall
+      local context = require "lcontext"
+      local ours = xpcall
+      xpcall = lua_xpcall
+      package.loaded["lcontext"], package.loaded["lcontext.core"] = nil
+      assert(require "lcontext" == context)
+      assert(xpcall == ours and xpcall ~= lua_xpcall)
+      xpcall = function() end -- somebody's own stays
+      local own = xpcall
+      package.loaded["lcontext"], package.loaded["lcontext.core"] = nil
+      require "lcontext"
+      assert(xpcall == own)
+    ]])
+    assert.equal(0, status, output)
+  end)
+end)

@@ -41,6 +41,7 @@ check() {
     clang)    package=clang;         command -v clang >/dev/null ;;
     fuzzer)   package=libclang-rt-$(clang_major)-dev; has_fuzzer ;;
     valgrind) package="valgrind libc6-dbg"; command -v valgrind >/dev/null && valgrind -q true 2>/dev/null ;;
+    go)       package=golang-go;     command -v "${GO:-go}" >/dev/null ;;
     git)      package=git;           command -v git >/dev/null ;;
     *)        echo "need.sh: unknown thing $1" >&2; exit 2 ;;
   esac

@@ -76,7 +76,9 @@ enum table {
     TABLE_MODULE,      /* what luaopen has returned */
     TABLE_GUARD,       /* metatable of guards */
     TABLE_TRACES,      /* id -> traceback of a script that was stopped */
-    TABLE_CANCELED,    /* the two error objects, for who has no upvalues */
+    TABLE_XPCALL,      /* the drop-in, and Lua's own */
+    TABLE_LUA_XPCALL,
+    TABLE_CANCELED, /* the two error objects, for who has no upvalues */
     TABLE_EXCEEDED,
     TABLE_COUNT = TABLE_EXCEEDED
 };
@@ -296,6 +298,9 @@ void guard_free_spare(lctx_state *state);
 
 /* Puts the drop-in functions into the tables of Lua's own. The common upvalues are at 1..UP_COUNT. */
 void bind_install_coroutines(lua_State *L);
+
+/* The module is required again, perhaps by a test runner that has put the globals back to what they were. */
+void bind_reinstall_xpcall(lua_State *L);
 
 /* ---- Dispatching ---- dispatch.c */
 

@@ -260,8 +260,23 @@ void bind_install_coroutines(lua_State *L)
         lua_pushcfunction(L, in_hook);
         lua_call(L, 1, 1);
         push_closure(L, guarded_xpcall, lua_gettop(L));
+        lua_pushvalue(L, -1);
+        bind_set_table(L, TABLE_XPCALL);
         lua_setglobal(L, "xpcall");
         lua_pop(L, 1);
+        lua_pushvalue(L, -1);
+        bind_set_table(L, TABLE_LUA_XPCALL);
     }
     lua_pop(L, 1);
+}
+
+void bind_reinstall_xpcall(lua_State *L)
+{
+    lua_getglobal(L, "xpcall");
+    bind_push_table(L, TABLE_LUA_XPCALL);
+    if (lua_isfunction(L, -1) && lua_rawequal(L, -1, -2)) {
+        bind_push_table(L, TABLE_XPCALL);
+        lua_setglobal(L, "xpcall");
+    }
+    lua_pop(L, 2);
 }

@@ -176,8 +176,10 @@ static void refuse_second_copy(lua_State *L)
 __attribute__((visibility("default"))) int luaopen_lcontext_core(lua_State *L)
 {
     lua_settop(L, 0);
-    if (bind_push_module(L))
+    if (bind_push_module(L)) {
+        bind_reinstall_xpcall(L);
         return 1;
+    }
     refuse_second_copy(L);
     bind_state_open(L); /* the common upvalues, in their order */
     bind_push_error_objects(L);

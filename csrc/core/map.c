@@ -21,23 +21,23 @@ struct lctx_map_node {
     slot slots[];
 };
 
-/* The finalizer of MurmurHash3: invertible. */
+/* Multiplication by an odd number loses nothing, and mixes well at the top: the ways are taken from there down. */
 static uint64_t mix(const void *key)
 {
-    uint64_t hash = (uint64_t)(uintptr_t)key;
-    hash = (hash ^ (hash >> 33)) * UINT64_C(0xff51afd7ed558ccd);
-    hash = (hash ^ (hash >> 33)) * UINT64_C(0xc4ceb9fe1a85ec53);
-    return hash ^ (hash >> 33);
+    return (uint64_t)(uintptr_t)key * UINT64_C(0x9E3779B97F4A7C15);
 }
 
 static inline uint32_t way_bit(uint64_t hash, int shift)
 {
-    return UINT32_C(1) << (hash >> shift & (WAYS - 1));
+    return UINT32_C(1) << (hash << shift >> (64 - BITS));
 }
 
+/* What the compiler makes of __builtin_popcount is a call where the processor is not known to have it. */
 static inline int popcount(uint32_t bits)
 {
-    return __builtin_popcount(bits);
+    bits -= bits >> 1 & 0x55555555u;
+    bits = (bits & 0x33333333u) + (bits >> 2 & 0x33333333u);
+    return (int)(((bits + (bits >> 4)) & 0x0F0F0F0Fu) * 0x01010101u >> 24);
 }
 
 static inline int slot_of(const lctx_map_node *node, uint32_t bit)
@@ -178,7 +178,7 @@ bool lctx__map_append(lctx_map *map, const lctx_map *other)
 const lctx_entry *lctx__map_get(const lctx_map *map, const void *key, uint32_t *rank)
 {
     uint64_t hash = mix(key);
-    for (const lctx_map_node *node = map->root; node; hash >>= BITS) {
+    for (const lctx_map_node *node = map->root; node; hash <<= BITS) {
         uint32_t bit = way_bit(hash, 0);
         if (!(node->used & bit))
             return NULL;
