@@ -7,7 +7,8 @@
  * come (a deadline, a waiting coroutine) will need it. The core holds no Lua value at all.
  *
  *   context   userdata; uservalues: PARENT the userdata above it (a table of them for a merge), DONE its Done
- *             (VALUE: the one object that a with_value holds), ANCHORS a table of what the core refers to:
+ *             (VALUE: the one object that a with_value holds), ANCHORS a table of what the core refers to
+ *             (SCOPE: the context that decides over a with_value, when somebody has asked):
  *             light userdata of a note -> callback; -id -> value, cause or custom context; id -> context below
  *             that is kept for its callbacks
  *   Done      userdata; uservalue: its context
@@ -26,6 +27,8 @@
 
 #include "../core/public.h"
 #include "../core/mailbox.h"
+
+#pragma GCC visibility push(hidden)
 
 #if LUA_VERSION_NUM < 504
 #error "lcontext needs Lua 5.4"
@@ -99,15 +102,25 @@ lctx_state *bind_state(lua_State *L);
 void bind_push_table(lua_State *L, enum table table);
 
 /* Upvalues that all functions of the module and all methods have in common. */
-enum { UP_STATE = 1, UP_CANCELED, UP_EXCEEDED, UP_CONTEXT, UP_REFS, UP_BACKGROUND, UP_TODO, UP_COUNT = UP_TODO };
+enum {
+    UP_STATE = 1,
+    UP_CANCELED,
+    UP_EXCEEDED,
+    UP_CONTEXT,
+    UP_REFS,
+    UP_BACKGROUND,
+    UP_TODO,
+    UP_SCALAR_KEYS,
+    UP_COUNT = UP_SCALAR_KEYS
+};
 
 /* The userdata at index if it is of this size and begins with a pointer to `tag`; else NULL. Our userdata are
  * told by such tags: quicker than by their metatables, and a script with `debug` cannot forge them. */
 static inline void *bind_test_tagged(lua_State *L, int index, size_t size, const void *tag)
 {
-    if (lua_type(L, index) != LUA_TUSERDATA || lua_rawlen(L, index) != size)
-        return NULL;
     void *block = lua_touserdata(L, index);
+    if (block == NULL || lua_rawlen(L, index) != size) /* the length of a light userdata is 0 */
+        return NULL;
     return *(const void **)block == tag ? block : NULL;
 }
 
@@ -138,7 +151,8 @@ double bind_opt_seconds(lua_State *L, int arg);
 
 /* ---- Contexts ---- context.c */
 
-enum { CONTEXT_PARENT = 1, CONTEXT_DONE, CONTEXT_ANCHORS, CONTEXT_VALUE = CONTEXT_DONE /* of a shade */ };
+enum { CONTEXT_PARENT = 1, CONTEXT_DONE, CONTEXT_ANCHORS, CONTEXT_COUNT = CONTEXT_ANCHORS };
+enum { CONTEXT_VALUE = CONTEXT_DONE, CONTEXT_SCOPE = CONTEXT_ANCHORS }; /* of a with_value */
 
 typedef struct lctx_box {
     const void *tag; /* bind_context_tag: how a context is told from any other userdata */
@@ -330,4 +344,5 @@ static inline void bind_dispatch_if_due(lua_State *L, lctx_state *state)
  * has set (as lua.c does for Ctrl-C) run. */
 void bind_block(lua_State *L, lctx_state *state, lctx_ns until);
 
+#pragma GCC visibility pop
 #endif

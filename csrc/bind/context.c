@@ -35,7 +35,7 @@ lctx_box *bind_check_parent(lua_State *L, int arg)
 /* The metatable comes first: from then on the collector takes care of what the box gets. */
 lctx_box *bind_new_context(lua_State *L, int state, int metatable)
 {
-    lctx_box *box = lua_newuserdatauv(L, sizeof *box, CONTEXT_ANCHORS);
+    lctx_box *box = lua_newuserdatauv(L, sizeof *box, CONTEXT_COUNT);
     *box = (lctx_box){.tag = &bind_context_tag, .ctx = lctx__ended(), .state = lua_touserdata(L, state)};
     lua_pushvalue(L, metatable);
     lua_setmetatable(L, -2);
@@ -367,16 +367,25 @@ static int remaining(lua_State *L)
     return 1;
 }
 
+/* The way up from a value layer is gone once: the layer remembers where it has led. */
 lctx_box *bind_push_scope(lua_State *L, int index)
 {
     lctx_box *box = bind_check_context(L, index);
+    bool is_value = box->ctx->head.kind == LCTX_KIND_VALUE;
     if (!lctx_can_end(box->ctx))
         return NULL;
+    if (is_value && lua_getiuservalue(L, index, CONTEXT_SCOPE) == LUA_TUSERDATA)
+        return lua_touserdata(L, -1);
+    lua_settop(L, lua_gettop(L) - is_value);
     lua_pushvalue(L, index);
     while (!lctx__is_scope(box->ctx)) {
         lua_getiuservalue(L, -1, CONTEXT_PARENT);
         lua_remove(L, -2);
         box = lua_touserdata(L, -1);
+    }
+    if (is_value) {
+        lua_pushvalue(L, -1);
+        lua_setiuservalue(L, index, CONTEXT_SCOPE);
     }
     return box;
 }

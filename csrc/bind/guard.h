@@ -19,6 +19,8 @@
 
 #include "bind.h"
 
+#pragma GCC visibility push(hidden)
+
 /* The hook that a coroutine had before it was armed. */
 typedef struct saved_hook {
     lua_Hook hook;
@@ -112,4 +114,5 @@ void interrupt_unwatch(lctx_state *state);
 /* Sends the signal to a thread. Any thread. */
 void interrupt_send(pthread_t thread, int number);
 
+#pragma GCC visibility pop
 #endif

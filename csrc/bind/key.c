@@ -99,30 +99,26 @@ static bool to_content(lua_State *L, int index, lctx_any *content)
     return false;
 }
 
-/* Looks in a weak table of the state; pushes the box, or nil. */
-static lctx_key *remembered(lua_State *L, int index, enum table table)
+/* Looks in the weak table at `table`; pushes the box, or nil. */
+static lctx_key *remembered(lua_State *L, int index, int table)
 {
-    bind_push_table(L, table);
     lua_pushvalue(L, index);
-    lua_rawget(L, -2);
-    lua_remove(L, -2);
+    lua_rawget(L, table);
     key_box *box = lua_touserdata(L, -1);
     return box ? box->key : NULL;
 }
 
 /* The box at the top of the stack is the key of what is at index. */
-static void remember(lua_State *L, int index, enum table table)
+static void remember(lua_State *L, int index, int table)
 {
-    bind_push_table(L, table);
     lua_pushvalue(L, index);
-    lua_pushvalue(L, -3);
-    lua_rawset(L, -3);
-    lua_pop(L, 1);
+    lua_pushvalue(L, -2);
+    lua_rawset(L, table);
 }
 
 static lctx_key *scalar_key(lua_State *L, int index, const lctx_any *content, bool create)
 {
-    lctx_key *key = remembered(L, index, TABLE_SCALAR_KEYS);
+    lctx_key *key = remembered(L, index, lua_upvalueindex(UP_SCALAR_KEYS));
     if (key)
         return key;
     lua_pop(L, 1);
@@ -135,7 +131,7 @@ static lctx_key *scalar_key(lua_State *L, int index, const lctx_any *content, bo
     key_box *box = new_box(L);
     box->key = lctx__key_of(content, create);
     if (box->key)
-        remember(L, index, TABLE_SCALAR_KEYS);
+        remember(L, index, lua_upvalueindex(UP_SCALAR_KEYS));
     else if (create)
         bind_no_memory(L);
     return box->key;
@@ -143,17 +139,20 @@ static lctx_key *scalar_key(lua_State *L, int index, const lctx_any *content, bo
 
 static lctx_key *object_key(lua_State *L, int index, bool create)
 {
-    lctx_key *key = remembered(L, index, TABLE_OBJECT_KEYS);
-    if (key || !create)
-        return key;
-    lua_pop(L, 1);
-    key_box *box = new_box(L);
-    const char *name = luaL_typename(L, index);
-    box->key = lctx__key_new(name, strlen(name));
-    if (box->key == NULL)
-        bind_no_memory(L);
-    remember(L, index, TABLE_OBJECT_KEYS);
-    return box->key;
+    bind_push_table(L, TABLE_OBJECT_KEYS);
+    int table = lua_gettop(L);
+    lctx_key *key = remembered(L, index, table);
+    if (key == NULL && create) {
+        lua_pop(L, 1);
+        key_box *box = new_box(L);
+        const char *name = luaL_typename(L, index);
+        key = box->key = lctx__key_new(name, strlen(name));
+        if (key == NULL)
+            bind_no_memory(L);
+        remember(L, index, table);
+    }
+    lua_remove(L, table);
+    return key;
 }
 
 const void *bind_to_key(lua_State *L, int index, bool create, bool *keyed)

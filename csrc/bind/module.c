@@ -189,6 +189,7 @@ __attribute__((visibility("default"))) int luaopen_lcontext_core(lua_State *L)
     bind_push_table(L, TABLE_REFS);
     push_root_context(L, lctx_background());
     push_root_context(L, lctx_todo());
+    bind_push_table(L, TABLE_SCALAR_KEYS);
     fill_context_metatable(L);
     make_other_metatables(L);
     lua_pushvalue(L, UP_CANCELED);

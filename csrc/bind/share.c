@@ -56,7 +56,7 @@ static void fill(lua_State *L, lctx *ctx)
 
 static void push_empty(lua_State *L)
 {
-    lctx_box *box = lua_newuserdatauv(L, sizeof *box, CONTEXT_ANCHORS);
+    lctx_box *box = lua_newuserdatauv(L, sizeof *box, CONTEXT_COUNT);
     *box = (lctx_box){.tag = &bind_context_tag, .ctx = lctx__ended(), .state = bind_state(L), .borrowed = true};
     set_context_metatable(L);
 }

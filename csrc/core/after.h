@@ -11,6 +11,8 @@
 
 #include "node.h"
 
+#pragma GCC visibility push(hidden)
+
 struct lctx_after {
     lctx_head head;
     lctx_scope *scope; /* r/o once linked; alive as long as head.linked */
@@ -44,4 +46,5 @@ static inline lctx_after *lctx__after_of(lctx_link *link)
     return LCTX_CONTAINER(link, lctx_after, link);
 }
 
+#pragma GCC visibility pop
 #endif

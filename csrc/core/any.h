@@ -9,6 +9,8 @@
 
 #include "public.h"
 
+#pragma GCC visibility push(hidden)
+
 /* Makes *to an owned copy of *from. False (and *to a nil) when memory is out. */
 bool lctx__any_copy(lctx_any *to, const lctx_any *from);
 void lctx__any_drop(lctx_any *any);
@@ -48,4 +50,5 @@ static inline lctx_reason *lctx__reason_ref(lctx_reason *reason)
     return reason;
 }
 
+#pragma GCC visibility pop
 #endif

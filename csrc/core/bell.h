@@ -13,6 +13,8 @@
 
 #include "node.h"
 
+#pragma GCC visibility push(hidden)
+
 typedef struct lctx_bell {
     int fd;     /* to be polled; -1: closed */
     int ringer; /* to be written; the same one for an eventfd */
@@ -36,4 +38,5 @@ void lctx__bell_hush(lctx_bell *bell);
 void lctx__bells_before_fork(void);
 void lctx__bells_after_fork(bool child);
 
+#pragma GCC visibility pop
 #endif

@@ -13,6 +13,8 @@
 #include <stdint.h>
 #include <time.h>
 
+#pragma GCC visibility push(hidden)
+
 typedef int64_t lctx_ns;
 #define LCTX_NEVER INT64_MAX
 
@@ -44,4 +46,5 @@ void lctx__cond_init(pthread_cond_t *condition);
 /* An instant (not negative) as what pthread_cond_timedwait and ppoll take. */
 struct timespec lctx__timespec(lctx_ns ns);
 
+#pragma GCC visibility pop
 #endif

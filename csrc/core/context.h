@@ -7,6 +7,8 @@
 
 #include "node.h"
 
+#pragma GCC visibility push(hidden)
+
 /* lctx_with_value (LCTX_KIND_VALUE) or lctx_with_values (LCTX_KIND_VALUES) for entries whose keys may be lctx_keys
  * (LCTX_ENTRY_KEYED). The arguments are valid. */
 lctx *lctx__with_entries(lctx *parent, lctx_kind kind, size_t n, const lctx_entry *entries);
@@ -20,4 +22,5 @@ bool lctx__deadline(lctx *ctx, double *unix_time);
 /* A context that has been canceled: always the same one, not counted, with a reference that nobody gives back. */
 lctx *lctx__ended(void);
 
+#pragma GCC visibility pop
 #endif

@@ -24,7 +24,14 @@ typedef struct note {
     char version[8];
 } note;
 
-__attribute__((section(".note.lcontext"), aligned(4), used)) static const note own_note = {
+/* Sections of notes have no room for what a sanitizer puts around variables. */
+#ifdef __clang__
+#define BARE __attribute__((no_sanitize("address")))
+#else
+#define BARE
+#endif
+
+__attribute__((section(".note.lcontext"), aligned(4), used)) BARE static const note own_note = {
     {sizeof "lcontext", sizeof(((note *)0)->version), NOTE_TYPE}, "lcontext", LCTX_VERSION};
 
 static size_t padded(size_t size)

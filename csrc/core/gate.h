@@ -19,6 +19,8 @@
 
 #include <stdbool.h>
 
+#pragma GCC visibility push(hidden)
+
 void lctx__gate_enter(void);
 void lctx__gate_leave(void);
 
@@ -29,4 +31,5 @@ void lctx__part_end(unsigned part, bool tangled);
 /* Waits until all parts that have begun, and those that they have come upon, have ended. Not within a part. */
 void lctx__settle(void);
 
+#pragma GCC visibility pop
 #endif

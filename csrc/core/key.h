@@ -13,6 +13,8 @@
 
 #include "public.h"
 
+#pragma GCC visibility push(hidden)
+
 typedef struct lctx_key lctx_key;
 
 /* The key of this content (LCTX_BOOLEAN, LCTX_INTEGER, LCTX_NUMBER that is not integral, LCTX_STRING): a new
@@ -32,4 +34,5 @@ const lctx_any *lctx__key_content(const lctx_key *key);
 void lctx__keys_before_fork(void);
 void lctx__keys_after_fork(void);
 
+#pragma GCC visibility pop
 #endif

@@ -15,6 +15,8 @@
 #include "map.h"
 #include "node.h"
 
+#pragma GCC visibility push(hidden)
+
 /* lctx_entry.value.reserved in a layer: the key is an lctx_key, of which the entry holds a reference. */
 enum { LCTX_ENTRY_KEYED = 1 };
 
@@ -48,4 +50,5 @@ typedef bool lctx_ask(void *arg, lctx *custom, lctx_any *value);
  * is returned; else the result points into the layer, and is one address as long as that lives. */
 const lctx_any *lctx__find(const lctx *ctx, const void *key, lctx_ask *ask, void *arg, lctx_any *answer);
 
+#pragma GCC visibility pop
 #endif

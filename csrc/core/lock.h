@@ -16,6 +16,8 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+#pragma GCC visibility push(hidden)
+
 typedef struct lctx_lock {
     _Atomic unsigned char held;
 } lctx_lock;
@@ -66,4 +68,5 @@ static inline void lctx__stripe_unlock(lctx_stripe *stripe)
 void lctx__stripes_lock_all(void);
 void lctx__stripes_unlock_all(void);
 
+#pragma GCC visibility pop
 #endif

@@ -9,6 +9,8 @@
 
 #include "after.h"
 
+#pragma GCC visibility push(hidden)
+
 typedef struct lctx_mailbox lctx_mailbox;
 
 /* NULL with ENOMEM. */
@@ -44,4 +46,5 @@ int lctx__mailbox_fd(lctx_mailbox *mailbox);
 void lctx__mailboxes_before_fork(void);
 void lctx__mailboxes_after_fork(bool child);
 
+#pragma GCC visibility pop
 #endif

@@ -16,6 +16,8 @@
 
 #include "public.h"
 
+#pragma GCC visibility push(hidden)
+
 typedef struct lctx_map_node lctx_map_node;
 
 typedef struct lctx_map {
@@ -42,4 +44,5 @@ const lctx_entry *lctx__map_get(const lctx_map *map, const void *key, uint32_t *
 
 void lctx__map_free(lctx_map *map);
 
+#pragma GCC visibility pop
 #endif

@@ -29,6 +29,8 @@
 #include "public.h"
 #include "lock.h"
 
+#pragma GCC visibility push(hidden)
+
 typedef struct lctx_scope lctx_scope;
 typedef struct lctx_layer lctx_layer;
 
@@ -188,4 +190,5 @@ static inline void lctx__list_remove(lctx_link **first, lctx_link *link)
         *first = link->next;
 }
 
+#pragma GCC visibility pop
 #endif

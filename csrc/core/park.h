@@ -15,6 +15,8 @@
 #include "clock.h"
 #include "node.h"
 
+#pragma GCC visibility push(hidden)
+
 /* Sleeps until the scope has ended, or until the instant `until`; says whether it has ended. */
 bool lctx__park_until_ended(lctx_scope *scope, lctx_ns until);
 
@@ -27,4 +29,5 @@ void lctx__park_wake(const lctx_scope *scope);
 void lctx__park_before_fork(void);
 void lctx__park_after_fork(bool child);
 
+#pragma GCC visibility pop
 #endif

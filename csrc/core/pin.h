@@ -8,6 +8,9 @@
 #ifndef LCTX_PIN_H
 #define LCTX_PIN_H
 
+#pragma GCC visibility push(hidden)
+
 void lctx__pin_library(void);
 
+#pragma GCC visibility pop
 #endif

@@ -3,7 +3,8 @@
  * public.h - lcontext.h, as the library itself includes it.
  *
  * In the Lua module its functions are hidden: a host may have linked liblcontext, and the module must not be bound to
- * that copy. liblcontext is built with LCTX_SHARED, and shows them.
+ * that copy. liblcontext is built with LCTX_SHARED, and shows them. What all other headers declare is hidden in both,
+ * by a pragma in each, which also makes calls from file to file direct.
  */
 #ifndef LCTX_PUBLIC_H
 #define LCTX_PUBLIC_H

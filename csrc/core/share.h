@@ -9,6 +9,8 @@
 
 #include "node.h"
 
+#pragma GCC visibility push(hidden)
+
 /* Tokens are below this, so that they are exact as a double, too. */
 #define LCTX_TOKEN_END (UINT64_C(1) << 53)
 
@@ -26,4 +28,5 @@ void lctx__share_forget(lctx *ctx);
 void lctx__shares_before_fork(void);
 void lctx__shares_after_fork(void);
 
+#pragma GCC visibility pop
 #endif

@@ -5,6 +5,10 @@
  * and disarming are O(1), whatever else is armed; a timer that is not cancelled moves down at most eight
  * times. Bitmaps find the next slot in use.
  *
+ * Within a tick, too, the sooner deadline must win. The timers of a tick that is due are put in order by three fine
+ * levels, of the three digits of the nanosecond within the tick: one timer at a time, so that nobody waits long for
+ * the lock, however many are due at once.
+ *
  * Locks. wheel.lock is a short lock (lock.h) and guards the wheel. keeper.mutex guards the thread's life and
  * its sleep; it is never taken under another lock.
  */
@@ -22,7 +26,10 @@
 #include "pin.h"
 #include "tree.h"
 
-enum { TICK_BITS = 14, DIGIT_BITS = 6, DIGITS = 1 << DIGIT_BITS, LEVELS = 9, NO_SLOT = -1, BATCH = 128, MOVES = 1024 };
+enum { TICK_BITS = 14, DIGIT_BITS = 6, DIGITS = 1 << DIGIT_BITS, LEVELS = 9, FINE_LEVELS = 3, NO_SLOT = -1 };
+
+/* The most that is done under one hold of the lock. */
+enum { BATCH = 128, MOVES = 256 };
 
 typedef uint64_t tick;
 #define NO_TICK UINT64_MAX
@@ -33,10 +40,9 @@ static struct {
     size_t count;   /* armed timers */
     lctx_ns wakeup; /* when the thread will look next, or was to look when it could not be started */
     int emptying;   /* the slot that is being moved down, or NO_SLOT */
-    int sorted;     /* the slot that is being run, sorted by deadline, or NO_SLOT */
-    uint64_t used[LEVELS];
-    lctx_link *slots[LEVELS * DIGITS];
-} wheel = {.wakeup = LCTX_NEVER, .emptying = NO_SLOT, .sorted = NO_SLOT};
+    uint64_t used[LEVELS + FINE_LEVELS];
+    lctx_link *slots[(LEVELS + FINE_LEVELS) * DIGITS]; /* of the level LEVELS, the coarsest of the fine ones, and on */
+} wheel = {.wakeup = LCTX_NEVER, .emptying = NO_SLOT};
 
 static struct {
     pthread_mutex_t mutex;
@@ -61,6 +67,18 @@ static int digit(tick t, int level)
     return (int)(t >> (DIGIT_BITS * level) & (DIGITS - 1));
 }
 
+static lctx_timer *timer_of(lctx_link *link)
+{
+    return LCTX_CONTAINER(link, lctx_timer, link);
+}
+
+static void put_into(lctx_timer *timer, int level, int digit)
+{
+    timer->slot = (int16_t)(level * DIGITS + digit);
+    wheel.used[level] |= UINT64_C(1) << digit;
+    lctx__list_append(&wheel.slots[timer->slot], &timer->link);
+}
+
 static void place(lctx_timer *timer)
 {
     tick t = tick_of(timer->when);
@@ -68,11 +86,16 @@ static void place(lctx_timer *timer)
         t = wheel.cursor;
     tick differ = t ^ wheel.cursor;
     int level = differ ? (63 - __builtin_clzll(differ)) / DIGIT_BITS : 0;
-    timer->slot = (int16_t)(level * DIGITS + digit(t, level));
-    wheel.used[level] |= UINT64_C(1) << digit(t, level);
-    if (wheel.sorted == timer->slot)
-        wheel.sorted = NO_SLOT;
-    lctx__list_append(&wheel.slots[timer->slot], &timer->link);
+    put_into(timer, level, digit(t, level));
+}
+
+/* Of a timer of the tick that the cursor is at. */
+static void place_finely(lctx_timer *timer, int level)
+{
+    static const int shifts[FINE_LEVELS] = {8, 2, 0};
+    lctx_ns first = (lctx_ns)((wheel.cursor << TICK_BITS) - (1 << TICK_BITS)) + 1;
+    lctx_ns within = timer->when > first ? timer->when - first : 0;
+    put_into(timer, level, (int)(within >> shifts[level - LEVELS] & (DIGITS - 1)));
 }
 
 static void remove_timer(lctx_timer *timer)
@@ -84,23 +107,21 @@ static void remove_timer(lctx_timer *timer)
         wheel.used[slot / DIGITS] &= ~(UINT64_C(1) << slot % DIGITS);
         if (wheel.emptying == slot)
             wheel.emptying = NO_SLOT;
-        if (wheel.sorted == slot)
-            wheel.sorted = NO_SLOT;
     }
 }
 
-static lctx_timer *timer_of(lctx_link *link)
-{
-    return LCTX_CONTAINER(link, lctx_timer, link);
-}
-
-/* The first slot in use, and the tick at which it is to be run (level 0) or moved down. */
+/* The first slot in use, and the tick at which it is to be run or moved down. */
 static tick next_slot(int *slot)
 {
     if (wheel.emptying != NO_SLOT) {
         *slot = wheel.emptying;
         return wheel.cursor;
     }
+    for (int level = LEVELS + FINE_LEVELS; level-- > LEVELS;)
+        if (wheel.used[level]) {
+            *slot = level * DIGITS + __builtin_ctzll(wheel.used[level]);
+            return wheel.cursor;
+        }
     for (int level = 0; level < LEVELS; level++) {
         uint64_t ahead = wheel.used[level] & (~UINT64_C(0) << digit(wheel.cursor, level));
         if (ahead == 0)
@@ -113,61 +134,29 @@ static tick next_slot(int *slot)
     return NO_TICK;
 }
 
-/* Moves one timer of an upper slot down; the cursor has come to that slot. */
-static void move_down(int slot)
+/* The level that the timers of a slot move down to once the cursor has come to it; -1: they are run. A timer that is
+ * alone in its tick, or in its part of it, needs no order. */
+static int level_below(int slot)
+{
+    int level = slot / DIGITS;
+    if (level > 0 && level < LEVELS)
+        return level - 1;
+    bool is_alone = wheel.slots[slot]->next == wheel.slots[slot] && wheel.emptying == NO_SLOT;
+    if (is_alone || level == LEVELS + FINE_LEVELS - 1)
+        return -1;
+    return level == 0 ? LEVELS : level + 1;
+}
+
+/* Moves one timer of a slot down; the cursor has come to that slot. */
+static void move_down(int slot, int level)
 {
     lctx_timer *timer = timer_of(wheel.slots[slot]);
     remove_timer(timer);
     wheel.emptying = wheel.slots[slot] ? slot : NO_SLOT;
-    place(timer);
-}
-
-static lctx_link *merge_sorted(lctx_link *a, lctx_link *b)
-{
-    lctx_link *first, **end = &first;
-    while (a && b) {
-        lctx_link **sooner = timer_of(b)->when < timer_of(a)->when ? &b : &a;
-        *end = *sooner;
-        end = &(*end)->next;
-        *sooner = *end;
-    }
-    *end = a ? a : b;
-    return first;
-}
-
-static bool is_sorted(const lctx_link *first)
-{
-    for (const lctx_link *link = first; link->next != first; link = link->next)
-        if (timer_of(link->next)->when < timer_of((lctx_link *)link)->when)
-            return false;
-    return true;
-}
-
-/* A tick is short, but within it the sooner deadline must win. Merge sort: bins[i] has 2^i links or none. */
-static void sort_slot(int slot)
-{
-    lctx_link *bins[64] = {NULL}, *first = wheel.slots[slot], *rest = first;
-    wheel.sorted = slot;
-    if (is_sorted(first))
-        return;
-    first->prev->next = NULL;
-    while (rest) {
-        lctx_link *run = rest;
-        rest = rest->next;
-        run->next = NULL;
-        int i = 0;
-        for (; bins[i]; bins[i++] = NULL)
-            run = merge_sorted(bins[i], run);
-        bins[i] = run;
-    }
-    lctx_link *all = NULL, *next;
-    for (int i = 0; i < 64; i++)
-        all = merge_sorted(bins[i], all);
-    wheel.slots[slot] = NULL;
-    for (; all; all = next) {
-        next = all->next;
-        lctx__list_append(&wheel.slots[slot], all);
-    }
+    if (level < LEVELS)
+        place(timer);
+    else
+        place_finely(timer, level);
 }
 
 /* References to the scopes of a slot. They stay in the wheel until they have ended: if this thread is cut off
@@ -175,8 +164,6 @@ static void sort_slot(int slot)
 static int collect_slot(int slot, lctx_deadline_scope **due)
 {
     int count = 0;
-    if (wheel.sorted != slot)
-        sort_slot(slot);
     for (lctx_link *link = wheel.slots[slot], *next; link && count < BATCH; link = next) {
         next = link->next == wheel.slots[slot] ? NULL : link->next;
         lctx_deadline_scope *scope = LCTX_CONTAINER(timer_of(link), lctx_deadline_scope, timer);
@@ -203,8 +190,9 @@ static int collect_due(tick now, lctx_deadline_scope **due, tick *next)
         }
         if (*next > wheel.cursor)
             wheel.cursor = *next;
-        if (slot >= DIGITS) {
-            move_down(slot);
+        int below = level_below(slot);
+        if (below >= 0) {
+            move_down(slot, below);
             continue;
         }
         int count = collect_slot(slot, due);

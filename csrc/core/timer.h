@@ -10,6 +10,8 @@
 
 #include "node.h"
 
+#pragma GCC visibility push(hidden)
+
 /* No thread looks after the wheel. */
 extern _Atomic bool lctx__timers_unattended;
 
@@ -39,4 +41,5 @@ void lctx__timers_rest(void);
 void lctx__timers_before_fork(void);
 void lctx__timers_after_fork(bool child);
 
+#pragma GCC visibility pop
 #endif

@@ -91,8 +91,22 @@ static void detach(lctx_scope *scope)
     }
 }
 
+static void count_scope(lctx_stripe *stripe, int live)
+{
+    stripe->contexts++;
+    stripe->live += live;
+}
+
+static void count_alone(lctx_scope *scope)
+{
+    lctx_stripe *stripe = lctx__stripe_lock(scope);
+    count_scope(stripe, 1);
+    lctx__stripe_unlock(stripe);
+}
+
 static void plant_merge(lctx_merge_scope *merge)
 {
+    count_alone(&merge->scope);
     for (size_t i = 0; i < merge->count; i++) {
         lctx_arm *arm = &merge->arms[i];
         if (arm->source && !lctx__link(arm->source, &arm->head, &arm->link))
@@ -102,18 +116,32 @@ static void plant_merge(lctx_merge_scope *merge)
         detach(&merge->scope); /* an arm that was linked after another had ended the merge */
 }
 
+/* One section for all of it. Who is born ended is seen by nobody yet: no lock is needed to end it. */
+static void plant_below(lctx_scope *above, lctx_scope *scope)
+{
+    lctx_stripe *stripe = lctx__stripe_lock(above);
+    lctx_err_t err = lctx__state(above);
+    count_scope(stripe, err == LCTX_LIVE);
+    if (err == LCTX_LIVE) {
+        lctx__list_append(&above->items, &scope->link);
+        scope->ctx.head.linked = 1;
+    }
+    lctx__stripe_unlock(stripe);
+    if (err != LCTX_LIVE) {
+        scope->reason = lctx__reason_ref(above->reason);
+        atomic_store_explicit(&scope->ctx.head.state, (uint8_t)err, memory_order_relaxed);
+    }
+}
+
 void lctx__plant(lctx_scope *scope)
 {
-    lctx_stripe *stripe = lctx__stripe_lock(scope);
-    stripe->contexts++;
-    stripe->live++;
-    lctx__stripe_unlock(stripe);
-
     lctx_scope *above = scope_above(scope);
     if (scope->ctx.head.kind == LCTX_KIND_MERGE)
         plant_merge((lctx_merge_scope *)scope);
-    else if (above && !lctx__link(above, &scope->ctx.head, &scope->link))
-        lctx__end(scope, lctx__state(above), above->reason);
+    else if (above)
+        plant_below(above, scope);
+    else
+        count_alone(scope);
 }
 
 void lctx__shade_added(lctx *shade)

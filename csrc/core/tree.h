@@ -7,6 +7,8 @@
 
 #include "node.h"
 
+#pragma GCC visibility push(hidden)
+
 /* Puts the head of a list item of a new scope, arm or callback under `above`. False if `above` has ended:
  * then the item is not linked. */
 bool lctx__link(lctx_scope *above, lctx_head *head, lctx_link *link);
@@ -27,4 +29,5 @@ bool lctx__ends_by_itself(const lctx_scope *scope);
 /* Counts a new shade. */
 void lctx__shade_added(lctx *shade);
 
+#pragma GCC visibility pop
 #endif
