@@ -1,8 +1,8 @@
 -- The claims of doc/security.md, one by one.
 
 local context = require "lcontext"
-local uv = require "luv"
 local leaks = require "spec.support.leaks"
+local threads = require "spec.support.threads"
 
 local background = context.background()
 
@@ -139,12 +139,12 @@ describe("a script that has the module", function()
 
   it("gets the right to cancel by a token only if it was put in: not by <close> either", function()
     local ctx, cancel = context.with_cancel(background)
-    local closed_there = uv.new_thread(function(token)
+    local closed_there = threads.start(function(token)
       local _ <close> = require("lcontext").adopt(token)
     end, ctx:share())
     closed_there:join()
     assert.is_nil(ctx:err())
-    local canceled_there = uv.new_thread(function(token)
+    local canceled_there = threads.start(function(token)
       local _ <close> = require("lcontext").adopt(token)
     end, ctx:share(cancel))
     canceled_there:join()

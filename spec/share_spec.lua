@@ -2,27 +2,10 @@
 -- real threads; more threads than that are in spec/host/share_test.c.
 
 local context = require "lcontext"
-local uv = require "luv"
 local leaks = require "spec.support.leaks"
+local threads = require "spec.support.threads"
 
 local background = context.background()
-
--- Runs f in a thread with a Lua state of its own, and returns what it has returned: nil, booleans, numbers and
--- strings only. Its upvalues are not there: everything it needs is an argument.
-local function in_thread(f, ...)
-  local results
-  local code = string.dump(f)
-  local work = uv.new_work(function(body, ...)
-    require("lcontext")
-    local returned = table.pack(load(body)(...))
-    collectgarbage() -- luv keeps this state for the next piece of work
-    collectgarbage()
-    return table.unpack(returned, 1, returned.n)
-  end, function(...) results = table.pack(...) end)
-  work:queue(code, ...)
-  uv.run()
-  return table.unpack(results, 1, results.n)
-end
 
 describe("a token", function()
   before_each(leaks.before)
@@ -114,7 +97,7 @@ describe("in another thread", function()
 
   it("it is the same context: values, deadline, remaining, err", function()
     local ctx = background:with_value("user", "alice"):with_timeout(100):with_value(1, 2.5)
-    local user, number, deadline, remaining, err, printed = in_thread(function(token)
+    local user, number, deadline, remaining, err, printed = threads.call(function(token)
       local adopted = require("lcontext").adopt(token)
       return adopted:value("user"), adopted:value(1.0), adopted:deadline(), adopted:remaining(), adopted:err(),
         tostring(adopted)
@@ -135,7 +118,7 @@ describe("in another thread", function()
       table = t, func = print, thread = coroutine.create(print), key = key,
       [key] = "under a key", [t] = "under a table",
     }
-    local seen = in_thread(function(token)
+    local seen = threads.call(function(token)
       local adopted = require("lcontext").adopt(token)
       local list = {}
       for _, name in ipairs { "s", "i", "f", "b", 1, 2.5, true, "table", "func", "thread", "key", "mine", "other" } do
@@ -151,7 +134,7 @@ describe("in another thread", function()
 
   it("a nil there masks what is above", function()
     local ctx = background:with_value("k", "above"):with_value("k", nil):with_value("t", "above"):with_value("t", {})
-    local k, t = in_thread(function(token)
+    local k, t = threads.call(function(token)
       local adopted = require("lcontext").adopt(token)
       return adopted:value("k"), adopted:value("t")
     end, ctx:share())
@@ -161,7 +144,7 @@ describe("in another thread", function()
 
   it("a cancel there wakes who waits here, with its cause", function()
     local ctx, cancel = context.with_cancel(background)
-    local thread = uv.new_thread(function(token)
+    local thread = threads.start(function(token)
       local _, cancel_there = require("lcontext").adopt(token)
       cancel_there("from there")
     end, ctx:share(cancel))
@@ -175,7 +158,7 @@ describe("in another thread", function()
     local ctx, cancel = context.with_cancel(background)
     local ready, tell = context.with_cancel(background)
     local answer, say = context.with_cancel(background)
-    local thread = uv.new_thread(function(token, ready_token, answer_token)
+    local thread = threads.start(function(token, ready_token, answer_token)
       local there = require("lcontext")
       local adopted = there.adopt(token)
       local _, is_ready = there.adopt(ready_token)
@@ -197,7 +180,7 @@ describe("in another thread", function()
     local ctx, cancel = context.with_cancel(background)
     local ready, tell = context.with_cancel(background)
     local answer, say = context.with_cancel(background)
-    local thread = uv.new_thread(function(token, ready_token, answer_token)
+    local thread = threads.start(function(token, ready_token, answer_token)
       local there = require("lcontext")
       local child = there.adopt(token):with_timeout(100)
       local soon = there.adopt(token):with_timeout(0.01)
@@ -215,7 +198,7 @@ describe("in another thread", function()
 
   it("without the right to cancel there is no cancel function, and closing a child leaves the parent alone", function()
     local ctx = context.with_cancel(background)
-    local results = in_thread(function(token)
+    local results = threads.call(function(token)
       local there = require("lcontext")
       local adopted, cancel = there.adopt(token)
       do local _ <close> = adopted:with_cancel() end
@@ -236,13 +219,13 @@ describe("in another thread", function()
       local token = ctx:share()
       cancel(case[1])
       for _, t in ipairs { token, before:share() } do
-        assert.equal(case[2], in_thread(function(there) return require("lcontext").adopt(there):cause() end, t))
+        assert.equal(case[2], threads.call(function(there) return require("lcontext").adopt(there):cause() end, t))
       end
       assert.equal(case[1], ctx:cause())
     end
     local plain, cancel = context.with_cancel(background)
     cancel()
-    assert.equal("context canceled", in_thread(function(token)
+    assert.equal("context canceled", threads.call(function(token)
       return tostring(require("lcontext").adopt(token):cause())
     end, plain:share()))
   end)
@@ -251,7 +234,7 @@ describe("in another thread", function()
     local why = setmetatable({}, { __tostring = function() return "too slow" end })
     local ctx = context.merge((background:with_timeout(0.01, why)), (background:with_cancel())):with_cancel()
     assert.is_true(ctx:done():wait(10))
-    assert.equal("too slow", in_thread(function(token)
+    assert.equal("too slow", threads.call(function(token)
       return require("lcontext").adopt(token):cause()
     end, ctx:share()))
   end)
@@ -259,7 +242,7 @@ describe("in another thread", function()
   it("a context whose maker has gone lives on there, and its objects read as nil", function()
     local answer, say = context.with_cancel(background)
     local taken, tell = context.with_cancel(background)
-    local thread = uv.new_thread(function(answer_token, taken_token)
+    local thread = threads.start(function(answer_token, taken_token)
       local there = require("lcontext")
       local ctx, cancel = there.background():with_value("t", {}):with_value("s", "kept"):with_timeout(100)
       local taken_here = there.adopt(taken_token)
@@ -287,7 +270,7 @@ describe("a shared context that is dropped here", function()
   local function held_elsewhere(token)
     local ready, tell = context.with_cancel(background)
     local over, finish = context.with_cancel(background)
-    local thread = uv.new_thread(function(its_token, ready_token, over_token)
+    local thread = threads.start(function(its_token, ready_token, over_token)
       local there = require("lcontext")
       local adopted = there.adopt(its_token)
       local is_over = there.adopt(over_token)
