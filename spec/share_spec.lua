@@ -276,7 +276,7 @@ describe("a shared context that is dropped here", function()
       local is_over = there.adopt(over_token)
       select(2, there.adopt(ready_token))()
       is_over:done():wait(10)
-      return adopted
+      adopted:err()
     end, token, ready:share(tell), over:share())
     assert.is_true(ready:done():wait(10))
     return function()
