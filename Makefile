@@ -182,13 +182,22 @@ build/host/%_test: spec/host/%_test.c spec/host/host.h
 	@mkdir -p $(@D)
 	$(CC) -O2 -g $(WARNINGS) -I$(LUA_INCDIR) -o $@ $< -llua5.4 -lpthread
 
+# script_memory_test needs the binding, too.
 define test_rule
-build/$(1)/%_test: spec/core/%_test.c $(wildcard spec/core/*.h) $$(CORE) $$(HEADERS)
-	$$(CC) $$(CHECK_FLAGS) $$(WARNINGS) -o $$@ $$< $$(CORE) $$$$(sed -n 's|^// link: ||p' $$<) -lm -lpthread
+build/$(1)/%.o: csrc/%.c $$(HEADERS)
+	@mkdir -p $$(@D)
+	$$(CC) $$(CHECK_FLAGS) $$(WARNINGS) -fPIC -I$$(LUA_INCDIR) -c -o $$@ $$<
 
-build/$(1)/%_test: spec/fault/%_test.c $(wildcard spec/core/*.h) $$(CORE) $$(HEADERS)
-	$$(CC) $$(CHECK_FLAGS) $$(WARNINGS) -o $$@ $$< $$(CORE) $$$$(sed -n 's|^// link: ||p' $$<) -lm -lpthread
+build/$(1)/%_test: spec/core/%_test.c $(wildcard spec/core/*.h) $(CORE:csrc/%.c=build/$(1)/%.o)
+	$$(TEST_BUILD)
+
+build/$(1)/%_test: spec/fault/%_test.c $(wildcard spec/core/*.h spec/fault/*.h) $(CORE:csrc/%.c=build/$(1)/%.o)
+	$$(TEST_BUILD)
+
+build/$(1)/script_memory_test: $(BIND:csrc/%.c=build/$(1)/%.o)
 endef
+TEST_BUILD = $(CC) $(CHECK_FLAGS) $(WARNINGS) -I$(LUA_INCDIR) -o $@ $< $(filter %.o,$^) \
+  $$(sed -n 's|^// link: ||p' $<) -lm -lpthread
 $(foreach kind,plain tsan asan coverage,$(eval $(call test_rule,$(kind))))
 
 # ---- Trying to break it ----------------------------------------------------------------------------------------
@@ -207,7 +216,7 @@ faults: setup-test
 # The fuzz targets. What one is compiled and linked with beside the core stands in its lines "// compile: ..." and
 # "// link: ...". The corpora in spec/fuzz/corpus are also replayed by `make test`, without clang.
 FUZZERS := $(patsubst spec/fuzz/%_fuzz.c,%,$(wildcard spec/fuzz/*_fuzz.c))
-FUZZ_FILES := $(wildcard spec/fuzz/*.h spec/fuzz/replay.c) $(CORE) $(BIND) $(HEADERS)
+FUZZ_FILES := $(wildcard spec/fuzz/*.h spec/fuzz/replay.c spec/core/*.h spec/fault/*.h) $(CORE) $(BIND) $(HEADERS)
 
 define fuzz_build
 @mkdir -p $(@D)
@@ -242,15 +251,11 @@ fuzz: setup-fuzz
 # ---- Lines that the tests reach ---------------------------------------------------------------------------------
 
 COVERAGE := -O0 -g --coverage -fprofile-update=atomic -D_exit=exit
-build/coverage: CHECK_FLAGS := $(COVERAGE)
+build/coverage build/coverage/lcontext/core.so: CHECK_FLAGS := $(COVERAGE)
 
 build/coverage/lcontext/core.so: $(patsubst csrc/%.c,build/coverage/%.o,$(CORE) $(BIND))
 	@mkdir -p $(@D)
 	$(CC) --coverage -shared -o $@ $^ -lm -lpthread
-
-build/coverage/%.o: csrc/%.c
-	@mkdir -p $(@D)
-	$(CC) $(COVERAGE) -fPIC -I$(LUA_INCDIR) -c -o $@ $<
 
 # A process that ends by _exit would not write down what it has reached: hence the -D. LCONTEXT_SLOW: see valgrind.
 coverage: setup-test
@@ -306,6 +311,7 @@ rock: setup-check
 	  'local context = require "lcontext"; require "lcontext.loop"; print(context._VERSION, context.background())'
 
 FORCE:
+.SECONDARY:
 .PHONY: all demo service service-load bench bench-picture bench-stop install test build/c build/host build/replay
 .PHONY: stress faults fuzz coverage check lint tsan asan valgrind rock FORCE
 .PHONY: setup-demo setup-service setup-bench setup-test setup-check setup-fuzz

@@ -196,7 +196,8 @@ static int todo(lua_State *L)
 static int with_cancel(lua_State *L)
 {
     lctx *parent = bind_check_parent(L, 1)->ctx;
-    set_core(L, bind_push_context(L), lctx_with_cancel(parent));
+    lctx_box *box = bind_push_context(L); /* first: it may raise */
+    set_core(L, box, lctx_with_cancel(parent));
     return with_cancel_function(L);
 }
 
@@ -259,7 +260,8 @@ static int with_timeout(lua_State *L)
 static int without_cancel(lua_State *L)
 {
     lctx *parent = bind_check_parent(L, 1)->ctx;
-    set_core(L, bind_push_context(L), lctx_without_cancel(parent));
+    lctx_box *box = bind_push_context(L);
+    set_core(L, box, lctx_without_cancel(parent));
     return 1;
 }
 

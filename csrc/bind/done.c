@@ -234,6 +234,29 @@ static waitset *push_registered(lua_State *L, lua_Integer id)
     return lua_touserdata(L, -1);
 }
 
+/* Hands the coroutine to the loop at the top. One that the loop could not take stays entered, for the next attach.
+ * Meanwhile it is not counted as waiting: it may be resumed at once, and wait anew. */
+static void hand_over(lua_State *L, waitset *set, int index)
+{
+    lua_Integer id = set->id;
+    enum table table = table_of(set);
+    drop_notes(set);
+    set->in_loop = false;
+    set->state->waiting--;
+    lua_getfield(L, -1, "resume");
+    lua_getiuservalue(L, index, WAITSET_THREAD);
+    if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
+        if (!set->in_loop) {
+            set->in_loop = set->is_due = true;
+            set->state->waiting++;
+        }
+        lua_error(L);
+    }
+    bind_push_table(L, table);
+    lua_pushnil(L);
+    lua_rawseti(L, -2, id);
+}
+
 /* A coroutine that a loop owns is resumed by that, any other by whichever is attached. */
 int bind_wake(lua_State *L, lua_Integer id)
 {
@@ -252,10 +275,7 @@ int bind_wake(lua_State *L, lua_Integer id)
         lua_getiuservalue(L, top + 1, WAITSET_LOOP);
     else
         bind_push_table(L, TABLE_LOOP);
-    lua_getfield(L, -1, "resume");
-    lua_getiuservalue(L, top + 1, WAITSET_THREAD);
-    clear_waitset(L, set);
-    lua_call(L, 1, 0);
+    hand_over(L, set, top + 1);
     lua_settop(L, top);
     return 1;
 }

@@ -380,8 +380,10 @@ static void enter(lua_State *L, guard *guard)
         guard->note = lctx__mailbox_register(guard->state->mailbox, guard->ctx, LCTX_KIND_ALARM, 0);
     }
     guard->wire = guard_wire_put_up(guard->state, guard->ctx, by_signal ? settings.signal : 0);
-    if (guard->wire == NULL || (guard->counting && guard->note == NULL))
+    if (guard->wire == NULL || (guard->counting && guard->note == NULL)) {
+        leave(L, guard);
         bind_no_memory(L);
+    }
     if (is_tripped(guard))
         guard_arm_state(guard->state); /* it ended just now, before the handler could have seen the wire */
 }

@@ -48,9 +48,9 @@ static void new_metatable(lua_State *L, const char *name, const luaL_Reg *metame
 
 /* attach(loop | nil) -> the loop that was attached before. A loop is a table with the functions
  *   resume(co)    called for a coroutine that has waited long enough
- *   spawn(f)      runs f as a task
- *   step(is_over) -> true; or nil, err where that cannot be. Lets the tasks run for a turn, which ends early if
- *                 is_over() is true: for the main coroutine, which cannot yield to them
+ *   spawn(f [, on_end])  runs f as a task, and on_end() when that has ended, however it has
+ *   step(is_over) -> true; false, err when a task has failed; nil, err where it cannot be. Lets the tasks run for a
+ *                 turn, which ends early if is_over() is true: for the main coroutine, which cannot yield to them
  *   due()         optional: called when a call in this state has made something due
  *   park(co)      optional: called when co is about to yield in a wait. For a coroutine that the loop keeps and
  *                 resumes in a way of its own it returns a function that yields in that way, and an argument for it */

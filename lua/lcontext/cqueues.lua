@@ -95,6 +95,11 @@ local function resume_nested(thread)
   error(type(err) == "string" and err .. "\nin a coroutine, " .. traceback or err, 0)
 end
 
+local function run_task(f, ending)
+  local _ <close> = ending
+  tasks.run_callback(f)
+end
+
 local function new_adapter(pump)
   local adapter = {}
 
@@ -108,9 +113,9 @@ local function new_adapter(pump)
     end
   end
 
-  function adapter.spawn(f)
+  function adapter.spawn(f, on_end)
     pump:start()
-    pump:spawn(tasks.run_callback, f)
+    pump:spawn(run_task, f, on_end and setmetatable({}, { __close = on_end }))
   end
 
   function adapter.park(thread)
@@ -126,10 +131,7 @@ local function new_adapter(pump)
       return nil, "cannot wait here: the controller would have to run inside one of its coroutines"
     end
     local ok, err = pump.controller:step()
-    if not ok then
-      error(err, 0)
-    end
-    return true
+    return not not ok, err
   end
 
   return adapter

@@ -39,29 +39,30 @@ local function loop_of(self)
   return self.loop
 end
 
--- In the main coroutine: a task waits, and the loop runs until it has. An error of somebody else's task that comes up
--- meanwhile is returned, as { err }: it is not lost, and ends nothing.
+-- In the main coroutine: a task waits, and the loop runs until that has ended, in whichever way. An error of somebody
+-- else's task that comes up meanwhile is returned, as { err }: it is not lost, and ends nothing.
 local function run_until(self, ...)
   local dones, over, failure = table.pack(...), false, nil
   local loop = loop_of(self)
+  loop.spawn(function()
+    context.select(table.unpack(dones, 1, dones.n))
+  end, function()
+    over = true
+  end)
   local function is_over()
     return over
   end
-  loop.spawn(function()
-    context.select(table.unpack(dones, 1, dones.n))
-    over = true
-  end)
   while not over do
-    local ok, stepped, why = pcall(loop.step, is_over)
-    if ok and not stepped then
-      error(why, 0)
+    local stepped, err = loop.step(is_over)
+    if stepped == nil then
+      error(err, 0)
     end
-    failure = failure or not ok and { stepped } or nil
+    failure = failure or not stepped and { err } or nil
   end
   return failure
 end
 
--- Waits until a task has ended, or ctx if one is given.
+-- Waits until a task has ended, or ctx if one is given; may return before.
 local function await_end(self, ctx)
   if not self.ended then
     local event
@@ -99,7 +100,10 @@ local function with_traceback(err)
   return err
 end
 
-local function settle(self, ok, result, err)
+local function settle(self, called, ok, result, err)
+  if not called then
+    ok, result = false, ok
+  end
   if not ok then
     fail(self, result)
   elseif result == nil and err ~= nil then
@@ -107,20 +111,21 @@ local function settle(self, ok, result, err)
   end
 end
 
--- To be closed when a task ends, however it does.
-local Membership = {}
-
-function Membership.__close(membership)
-  task_has_ended(membership.group)
-end
-
+-- Whatever fails on the way, also for lack of memory: the count is of tasks that will end.
 local function start(self, f, ...)
   local arguments = table.pack(...)
+  local function run()
+    settle(self, pcall(xpcall, f, with_traceback, self.ctx, table.unpack(arguments, 1, arguments.n)))
+  end
+  local function on_end()
+    task_has_ended(self)
+  end
   self.count = self.count + 1
-  loop_of(self).spawn(function()
-    local _ <close> = setmetatable({ group = self }, Membership)
-    settle(self, xpcall(f, with_traceback, self.ctx, table.unpack(arguments, 1, arguments.n)))
-  end)
+  local ok, err = pcall(loop_of(self).spawn, run, on_end)
+  if not ok then
+    on_end()
+    error(err, 0)
+  end
 end
 
 -- Work that was asked for and is not done: wait() must not call that a success.

@@ -30,16 +30,19 @@ function loop.spawn(f, ...)
   return queue:spawn(f, ...)
 end
 
--- Sleeps until something can go on, and lets it.
-local function turn()
+-- Sleeps until something can go on, and lets it. False and the error if a task has failed.
+local function step()
   context.dispatch(queue:empty() and math.huge or 0)
-  queue:turn()
+  return pcall(queue.turn, queue)
 end
 
 local function run_all()
   repeat
     while queue:busy() or not queue:empty() do
-      turn()
+      local ok, err = step()
+      if not ok then
+        error(err, 0)
+      end
     end
     context.dispatch() -- a callback that the last task has made due is a task, too
   until queue:empty()
@@ -49,8 +52,8 @@ local adapter = {
   resume = function(thread)
     queue:push(thread)
   end,
-  spawn = function(f)
-    queue:spawn(tasks.run_callback, f)
+  spawn = function(f, on_end)
+    queue:spawn(tasks.run_callback, f).on_end = on_end
   end,
 }
 
@@ -58,21 +61,20 @@ local adapter = {
 local function run_attached(f)
   local before = core.attach(adapter)
   running = true
-  local ok, err = pcall(f)
+  local ok, result, err = pcall(f)
   running = false
   core.attach(before)
   if not ok then
-    error(err, 0)
+    error(result, 0)
   end
+  return result, err
 end
 
 function adapter.step()
   if running then
-    turn()
-  else
-    run_attached(turn)
+    return step()
   end
-  return true
+  return run_attached(step)
 end
 
 ---What lcontext.group uses where no loop is attached.

@@ -52,8 +52,8 @@ local adapter = {
     queue:push(thread)
     turn_soon()
   end,
-  spawn = function(f)
-    queue:spawn(tasks.run_callback, f)
+  spawn = function(f, on_end)
+    queue:spawn(tasks.run_callback, f).on_end = on_end
     turn_soon()
   end,
   due = turn_soon,

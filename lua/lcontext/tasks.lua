@@ -6,6 +6,7 @@ local context = core.context
 
 ---@class lcontext.Task
 ---@field package thread thread
+---@field package on_end? function called when it has ended, however it has
 local Task = {}
 Task.__index = Task
 Task.__name = "lcontext.Task"
@@ -50,12 +51,22 @@ end
 local Ending = {}
 
 function Ending.__close(ending)
-  ending.tasks[coroutine.running()] = nil
+  ending.queue:forget(coroutine.running())
 end
 
 local function body(ending, f, ...)
   local _ <close> = ending
   return f(...)
+end
+
+-- A task has ended.
+---@package
+function Queue:forget(thread)
+  local task = self.tasks[thread]
+  self.tasks[thread] = nil
+  if task and task.on_end then
+    task.on_end()
+  end
 end
 
 ---Starts a task: a coroutine that runs `f(...)`, from the next turn on.
@@ -66,7 +77,7 @@ function Queue:spawn(f, ...)
   local thread = coroutine.create(body)
   local task = setmetatable({ thread = thread }, Task)
   self.tasks[thread] = task
-  self:push(thread, setmetatable({ tasks = self.tasks }, Ending), f, ...)
+  self:push(thread, setmetatable({ queue = self }, Ending), f, ...)
   return task
 end
 
@@ -101,8 +112,12 @@ local function await(self, thread, ...)
       self.on_yield(thread)
     end
   end)
-  coroutine.resume(waiter, ...)
+  local started, err = coroutine.resume(waiter, ...)
   core.parked(waiter)
+  if not started then
+    self:forget(thread)
+    error(err, 0)
+  end
 end
 
 -- Decides what a coroutine that has yielded waits for: a wait() of its own has registered it already.
@@ -122,7 +137,7 @@ local function after_resume(self, thread, ok, ...)
     suspend(self, thread, ...)
     return
   end
-  self.tasks[thread] = nil
+  self:forget(thread)
   if not ok then
     fail(thread, ...)
   end
@@ -140,7 +155,7 @@ function Queue:turn()
     if coroutine.status(thread) == "suspended" then
       after_resume(self, thread, coroutine.resume(thread, table.unpack(entry, 2, entry.n)))
     else
-      self.tasks[thread] = nil -- closed by somebody else
+      self:forget(thread) -- closed by somebody else
     end
   end
 end

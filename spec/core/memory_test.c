@@ -4,72 +4,14 @@
  * making it again then works; nothing leaks, and ending needs no memory at all.
  */
 // link: -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=free
-#include <errno.h>
 #include <math.h>
 
 #include "../../csrc/core/context.h"
 #include "../../csrc/core/key.h"
 #include "../../csrc/core/layer.h"
 #include "../../csrc/core/mailbox.h"
+#include "faulty.h"
 #include "values.h"
-
-/* ---- The allocator --------------------------------------------------------------------------------------- */
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *block, size_t size);
-void __real_free(void *block);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *block, size_t size);
-void __wrap_free(void *block);
-
-/* Of this thread: the timer thread allocates nothing, but frees. */
-static _Thread_local long countdown; /* the allocation that makes it 0 fails; below 0: all do */
-static _Thread_local bool failed;    /* one did */
-static atomic_long allocations, blocks;
-
-static bool fails(void)
-{
-    atomic_fetch_add(&allocations, 1);
-    bool fail = countdown < 0 || (countdown > 0 && --countdown == 0);
-    if (fail) {
-        failed = true;
-        errno = ENOMEM;
-    }
-    return fail;
-}
-
-static void *counted(void *block)
-{
-    atomic_fetch_add(&blocks, block != NULL);
-    return block;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return fails() ? NULL : counted(__real_malloc(size));
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return fails() ? NULL : counted(__real_calloc(n, size));
-}
-
-void *__wrap_realloc(void *block, size_t size)
-{
-    if (fails())
-        return NULL;
-    void *moved = __real_realloc(block, size);
-    atomic_fetch_add(&blocks, block == NULL && moved != NULL);
-    return moved;
-}
-
-void __wrap_free(void *block)
-{
-    atomic_fetch_sub(&blocks, block != NULL);
-    __real_free(block);
-}
 
 /* The result of `call`; if an allocation failed in it, of a second one. */
 #define MAKE(result, call)                                                                                             \

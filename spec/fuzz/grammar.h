@@ -433,7 +433,7 @@ static inline void after(grammar *g, int depth)
 static inline void rare(grammar *g, int depth)
 {
     static const char *const calls[] = {
-        "M.interrupt { mode = 'count', count = 10 }",
+        "M.interrupt { mode = 'count', count = 1009 }",
         "M.interrupt { mode = 'signal', grace = 0.0005 }",
         "M.interrupt { signal = 28 }",
         "M.interrupt { mode = 'x', count = -1 }",

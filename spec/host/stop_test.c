@@ -13,9 +13,9 @@ enum { THREADS = 4 };
 
 static atomic_int host_signals;
 
-static void on_signal(int number)
+static void on_signal(int number, siginfo_t *info, void *context)
 {
-    (void)number;
+    (void)number, (void)info, (void)context;
     atomic_fetch_add(&host_signals, 1);
 }
 
@@ -111,16 +111,40 @@ static int states_come_and_go(void)
     return 1;
 }
 
+/* The handler knows of both; the one that was entered first goes first. */
+static int two_states_of_one_thread_are_closed_in_any_order(void)
+{
+    static const char script[] = "local context = require 'lcontext'\n"
+                                 "local ctx = context.with_timeout(context.background(), 0.002)\n"
+                                 "local left = coroutine.wrap(function() ctx:pcall(coroutine.yield) end)\n"
+                                 "left()\n"
+                                 "kept = left\n"
+                                 "return true\n";
+    int passed = 1;
+    for (int first = 0; first < 2; first++) {
+        lua_State *states[] = {new_state(), new_state(), new_state()};
+        for (int i = 0; i < 3; i++)
+            passed = passes(states[i], script, 0) && passed;
+        lua_close(states[first]);
+        passed = passes(states[2], many_stops, 0) && passed;
+        lua_close(states[2]);
+        lua_close(states[1 - first]);
+    }
+    return passed;
+}
+
 int main(void)
 {
     static const host_test tests[] = {
         {"a handler of the host is called and does not stop a script",
          a_handler_of_the_host_is_called_and_does_not_stop_a_script},
         {"threads with a state each are stopped all at once", threads_with_a_state_each_are_stopped_all_at_once},
+        {"two states of one thread are closed in any order", two_states_of_one_thread_are_closed_in_any_order},
         {"states come and go", states_come_and_go}};
     struct sigaction action;
     memset(&action, 0, sizeof action);
-    action.sa_handler = on_signal;
+    action.sa_flags = SA_SIGINFO;
+    action.sa_sigaction = on_signal;
     sigaction(SIGURG, &action, NULL); /* the host was first */
     return HOST_MAIN(tests);
 }
