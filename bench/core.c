@@ -171,6 +171,39 @@ static void timeout_loop(void *parent, long n)
     }
 }
 
+/* What no context under a parent can do without: memory of its size, and a list under a lock, entered and left. */
+static void floor_loop(void *unused, long n)
+{
+    static struct {
+        atomic_uchar held;
+        struct node {
+            struct node *prev, *next;
+            char rest[56];
+        } first;
+    } list = {.first = {&list.first, &list.first, {0}}};
+    (void)unused;
+    for (long i = 0; i < n; i++) {
+        struct node *node = must(malloc(sizeof *node));
+        while (atomic_exchange_explicit(&list.held, 1, memory_order_acquire))
+            continue;
+        node->next = &list.first;
+        node->prev = list.first.prev;
+        node->prev->next = list.first.prev = node;
+        atomic_store_explicit(&list.held, 0, memory_order_release);
+        while (atomic_exchange_explicit(&list.held, 1, memory_order_acquire))
+            continue;
+        node->prev->next = node->next;
+        node->next->prev = node->prev;
+        atomic_store_explicit(&list.held, 0, memory_order_release);
+        free(node);
+    }
+}
+
+static void measure_floor(const run *run)
+{
+    report(run, per_turn(floor_loop, NULL, MIN_NS));
+}
+
 static lctx *live_parent(void)
 {
     return must(lctx_with_cancel(lctx_background()));
@@ -733,6 +766,7 @@ static void context_cancel_done(const run *run)
 /* ---- The runs --------------------------------------------------------------------------------------------- */
 
 static const run runs[] = {
+    {"floor", measure_floor, 0},
     {"with_cancel.background", cancel_background, 0},
     {"with_cancel.parent", cancel_parent, 0},
     {"with_cancel.siblings", cancel_siblings, 0},

@@ -31,6 +31,7 @@ end
 local SLOW <const> = { slow = true }
 
 begin "Making and ending one context"
+row("floor", "the floor: allocate, lock, link, unlink, free")
 row("with_cancel.background", "with_cancel + cancel, under background")
 row("with_cancel.parent", "with_cancel + cancel, under a live parent")
 row("with_cancel.siblings", "with_cancel + cancel, 100,000 live siblings", SLOW)

@@ -19,7 +19,7 @@ local function lua_blocks(path)
 end
 
 describe("the examples of", function()
-  for _, path in ipairs { "README.md", "doc/manual.md", "doc/stopping.md", "doc/design.md" } do
+  for _, path in ipairs { "README.md", "doc/manual.md", "doc/stopping.md", "doc/design.md", "doc/security.md" } do
     for _, block in ipairs(lua_blocks(path)) do
       it(path .. ", line " .. block.line, function()
         assert(load(block.source, "@" .. path))()
