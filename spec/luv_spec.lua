@@ -670,7 +670,7 @@ describe("callbacks in the loop of luv", function()
     local ran = 0
     local ctx = context.with_timeout(background, 0.005)
     ctx:after_func(function() ran = ran + 1 end)
-    after(30, function() end)
+    after(30 * slow, function() end)
     uv.run()
     assert.equal(1, ran)
   end)

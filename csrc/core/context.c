@@ -112,10 +112,11 @@ static bool parent_is_sooner(const lctx *parent, lctx_ns when, double unix_time)
         return false;
     if (limit->ctx.head.kind == LCTX_KIND_DEADLINE) {
         lctx_deadline_scope *deadline = (lctx_deadline_scope *)limit;
-        if (deadline->timer.when <= when)
-            return true;
-        /* Two readings of the clocks must not turn a tie in points of time into a difference. */
-        return atomic_load_explicit(&deadline->unix_time, memory_order_relaxed) <= unix_time;
+        double theirs = atomic_load_explicit(&deadline->unix_time, memory_order_relaxed);
+        /* Two points in time are compared as such: between two readings of the clocks anything may happen. */
+        if (!isnan(unix_time) && !isnan(theirs))
+            return theirs <= unix_time;
+        return deadline->timer.when <= when;
     }
     lctx_custom_scope *custom = (lctx_custom_scope *)limit;
     double theirs;

@@ -303,8 +303,10 @@ static inline void use_done(grammar *g, int depth)
 
 static inline void guarded(grammar *g, int depth)
 {
+    bool by_pcall = dice(g, 2);
+    emit(g, by_pcall ? "" : "call(");
     context(g, depth);
-    emit(g, ":with_timeout(0.001):%s(", dice(g, 2) ? "pcall" : "call");
+    emit(g, by_pcall ? ":with_timeout(0.001):pcall(" : ":with_timeout(0.001), ");
     stuck(g, depth);
     emit(g, ")");
 }

@@ -28,6 +28,8 @@ static const char prelude[] = "local core = require 'lcontext.core'\n"
                               "local function canceling()\n"
                               "  return setmetatable({}, { __close = function() k[1]('closed') end })\n"
                               "end\n"
+                              /* never bare: a message handler would be called for the stop, with hooks off */
+                              "local function call(ctx, f) return pcall(ctx.call, ctx, f) end\n"
                               "local function loop() return require 'lcontext.loop' end\n"
                               "local function custom(of, m) return setmetatable({}, { __index = {\n"
                               "  done = m.done or function() return of:done() end,\n"
