@@ -56,7 +56,7 @@ for _, mode in ipairs { "incremental", "generational" } do
         collect()
         assert.is_false(done:closed())
         assert.is_number(done:timeout())
-        local short = background:with_timeout(0.02):done()
+        local short = background:with_timeout(0.02 * slow):done()
         collect()
         assert.is_false(short:closed())
         assert.is_true(short:wait(10))
@@ -72,7 +72,7 @@ for _, mode in ipairs { "incremental", "generational" } do
 
       it("leaves alone what a suspended coroutine waits for", function()
         local co = coroutine.wrap(function()
-          return background:with_timeout(0.02):done():wait()
+          return background:with_timeout(0.02 * slow):done():wait()
         end)
         co()
         collect()
