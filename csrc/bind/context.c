@@ -376,9 +376,11 @@ lctx_box *bind_push_scope(lua_State *L, int index)
     bool is_value = box->ctx->head.kind == LCTX_KIND_VALUE;
     if (!lctx_can_end(box->ctx))
         return NULL;
-    if (is_value && lua_getiuservalue(L, index, CONTEXT_SCOPE) == LUA_TUSERDATA)
-        return lua_touserdata(L, -1);
-    lua_settop(L, lua_gettop(L) - is_value);
+    if (is_value) {
+        if (lua_getiuservalue(L, index, CONTEXT_SCOPE) == LUA_TUSERDATA)
+            return lua_touserdata(L, -1);
+        lua_pop(L, 1);
+    }
     lua_pushvalue(L, index);
     while (!lctx__is_scope(box->ctx)) {
         lua_getiuservalue(L, -1, CONTEXT_PARENT);

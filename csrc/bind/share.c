@@ -9,7 +9,6 @@
 #include "bind.h"
 
 #include <errno.h>
-#include <string.h>
 
 #include "../core/context.h"
 #include "../core/share.h"

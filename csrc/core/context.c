@@ -535,17 +535,13 @@ static void count_waiter(lctx_scope *scope, int change)
     lctx__stripe_unlock(stripe);
 }
 
-/* Whether it has ended, also if nobody has seen its deadline pass yet. */
-static bool has_ended(lctx *ctx, lctx_scope *scope)
-{
-    return lctx_err(ctx) != LCTX_LIVE || look_at_clock(scope, deadline_of(scope)) != LCTX_LIVE;
-}
-
 bool lctx_wait(lctx *ctx, double seconds)
 {
     lctx_scope *scope = lctx__scope_of(ctx);
-    if (scope && (!(seconds > 0) || lctx_err(ctx) != LCTX_LIVE))
-        return has_ended(ctx, scope);
+    if (scope && lctx_err(ctx) != LCTX_LIVE)
+        return true;
+    if (scope && !(seconds > 0))
+        return look_at_clock(scope, deadline_of(scope)) != LCTX_LIVE;
     lctx_ns until = lctx__instant(seconds > 0 ? seconds : 0);
     if (scope == NULL) {
         sleep_until(until);

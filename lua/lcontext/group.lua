@@ -143,13 +143,6 @@ local function raise(failure)
   end
 end
 
-local function check_function(f, name)
-  local meta = getmetatable(f)
-  if type(f) ~= "function" and not (type(meta) == "table" and meta.__call) then
-    error(("bad argument #1 to '%s' (function expected, got %s)"):format(name, type(f)), 3)
-  end
-end
-
 ---Runs `f(ctx, ...)` as a task of the attached loop. It fails by raising (a string gets the traceback behind it) or
 ---by returning `nil, err`. Waits as long as there are as many tasks as the limit allows.
 ---@param f function
@@ -157,7 +150,7 @@ end
 ---@return true? started nil if ctx has ended
 ---@return lcontext.Error? err of ctx
 function Group:go(f, ...)
-  check_function(f, "go")
+  tasks.check_function(f, "go")
   while self.count >= self.limit and not self.ctx:err() do
     raise(await_end(self, self.ctx))
   end
@@ -174,7 +167,7 @@ end
 ---@return boolean? started false: there are as many tasks as the limit allows; nil: ctx has ended
 ---@return lcontext.Error? err of ctx
 function Group:try_go(f, ...)
-  check_function(f, "try_go")
+  tasks.check_function(f, "try_go")
   if self.ctx:err() then
     return refuse(self)
   end

@@ -21,12 +21,7 @@ local running = false
 ---@param ... any arguments for f
 ---@return lcontext.Task
 function loop.spawn(f, ...)
-  if type(f) ~= "function" then
-    local meta = getmetatable(f)
-    if type(meta) ~= "table" or not meta.__call then
-      error(("bad argument #1 to 'spawn' (function expected, got %s)"):format(type(f)), 2)
-    end
-  end
+  tasks.check_function(f, "spawn")
   return queue:spawn(f, ...)
 end
 

@@ -81,6 +81,16 @@ function Queue:spawn(f, ...)
   return task
 end
 
+---Raises in the caller of the function `name` if f, its first argument, cannot be called.
+---@param f any
+---@param name string
+function tasks.check_function(f, name)
+  local meta = getmetatable(f)
+  if type(f) ~= "function" and not (type(meta) == "table" and meta.__call) then
+    error(("bad argument #1 to '%s' (function expected, got %s)"):format(name, type(f)), 3)
+  end
+end
+
 ---How an error prints, whatever its __tostring does.
 ---@param err any
 ---@return string
