@@ -34,7 +34,8 @@ static const char prelude[] = "local core = require 'lcontext.core'\n"
                               "local function custom(of, m) return setmetatable({}, { __index = {\n"
                               "  done = m.done or function() return of:done() end,\n"
                               "  err = m.err or function() return of:err() end,\n"
-                              "  deadline = m.deadline or function() return of:deadline() end,\n"
+                              /* one that shows a deadline and another's Done may never end: nor would a call below it */
+                              "  deadline = m.deadline or function() if not m.done then return of:deadline() end end,\n"
                               "  value = m.value or function(_, key) return of:value(key) end } })\n"
                               "end\n";
 
