@@ -101,7 +101,7 @@ describe("a C module that takes a context", function()
     local output, status = child.run(([[
       local checksum = package.loadlib('%sbuild/c/checksum.so', 'luaopen_checksum')()
       print(package.loaded['lcontext.core'] ~= nil, checksum.crc32(require('lcontext').background(), '%s'))
-    ]]):format(root, path), 10)
+    ]]):format(root, path))
     assert.equal(0, status, output)
     assert.matches("true\t3421780262", output)
   end)
@@ -122,14 +122,14 @@ describe("a second copy of the core", function()
   it("is refused with a message that says where the first one is", function()
     local output, status = child.run(("require 'lcontext'\n" ..
       "local open = assert(package.loadlib('%s', 'luaopen_lcontext_core'))\n" ..
-      "print(pcall(open))"):format(copy), 10)
+      "print(pcall(open))"):format(copy))
     assert.equal(0, status, output)
     assert.matches("false\tthere is another copy of lcontext in this process, in .*core.so: its contexts", output)
   end)
 
   it("is refused beside liblcontext, too", function()
     local output, status = child.run(("assert(package.loadlib('%sbuild/stage/lib/liblcontext.so', '*'))\n" ..
-      "print(pcall(require, 'lcontext'))"):format(root), 10)
+      "print(pcall(require, 'lcontext'))"):format(root))
     assert.equal(0, status, output)
     assert.matches("false\tthere is another copy of lcontext in this process, in .*liblcontext.so", output)
   end)

@@ -13,7 +13,7 @@ local function in_child(script)
     local context = require "lcontext"
     local loop = require "lcontext.loop"
     local background = context.background()
-  ]] .. script, 5)
+  ]] .. script)
   assert.not_equal(124, status, "it hangs: " .. output)
   assert.equal(0, status, output)
   return output
@@ -242,7 +242,7 @@ describe("a task", function()
   it("may be resumed too early by somebody else", function()
     local woken = 0
     loop.run(function()
-      local ctx = context.with_timeout(background, 0.02)
+      local ctx, cancel = context.with_cancel(background)
       local thread
       loop.spawn(function()
         thread = coroutine.running()
@@ -255,6 +255,7 @@ describe("a task", function()
         assert(ok and done == ctx:done())
       end
       assert(coroutine.status(thread) == "suspended")
+      cancel()
     end)
     assert.equal(1, woken)
   end)
@@ -493,15 +494,21 @@ describe("a callback in the loop", function()
     local order = {}
     loop.run(function()
       local ctx, cancel = context.with_cancel(background)
+      local second, second_over = context.with_cancel(background)
+      local both, both_over = context.with_cancel(background)
       context.after_func(ctx, function()
         order[#order + 1] = coroutine.isyieldable() and "begin" or "not a task"
-        loop.sleep(0.005)
+        second:done():wait()
         order[#order + 1] = "end"
+        both_over()
       end)
-      context.after_func(ctx, function() order[#order + 1] = "second" end)
+      context.after_func(ctx, function()
+        order[#order + 1] = "second"
+        second_over()
+      end)
       cancel()
       order[#order + 1] = "cancelled"
-      loop.sleep(0.02)
+      both:done():wait()
       order[#order + 1] = "over"
     end)
     assert.same({ "cancelled", "begin", "second", "end", "over" }, order)

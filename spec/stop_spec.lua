@@ -69,8 +69,8 @@ local PRELUDE = [[
   end
 ]]
 
-local function in_child(script, seconds)
-  local output, status = child.run(PRELUDE .. script, seconds or 5)
+local function in_child(script)
+  local output, status = child.run(PRELUDE .. script)
   assert.not_equal(124, status, "it hangs: " .. output)
   assert.equal(0, status, output)
   return output
@@ -699,7 +699,7 @@ describe("interrupt", function()
         local ok, err = short():pcall(function() context.interrupt { mode = %q } forever() end)
         print(ok, err)
         check_free()
-      ]]):format(table.unpack(modes)), 2))
+      ]]):format(table.unpack(modes))))
     end
   end)
 
@@ -722,10 +722,13 @@ local function run_all(mode)
     for _, runaway in ipairs(require "spec.support.runaways") do
       if runaway.signal_only and %q == "count" then goto continue end
       do
-      local ctx, started = short(0.01), context.now()
-      local results = table.pack(ctx:pcall(runaway.run, context))
-      local hook = debug.gethook()
-      local took = context.now() - started
+      local results, hook, took
+      repeat
+        local ctx, started = short(0.01), context.now()
+        local begun = false
+        results = table.pack(ctx:pcall(function(...) begun = true return runaway.run(...) end, context))
+        hook, took = debug.gethook(), context.now() - started
+      until begun -- on a busy machine the deadline may be over before
       local problem = results[1] ~= false and "not stopped"
         or results[2] ~= context.DeadlineExceeded and "other error: " .. tostring(results[2])
         or type(results[3]) ~= "string" and "no traceback"
@@ -743,7 +746,7 @@ local function run_all(mode)
     end
     collectgarbage()
     print("(the end)\tok")
-  ]]):format(mode, mode), 7)
+  ]]):format(mode, mode))
   local lines = { status = status }
   for name, outcome in output:gmatch("([^\t\n]*)\t([^\n]*)") do lines[name] = outcome end
   lines.output = output
@@ -830,7 +833,7 @@ describe("at every point in time", function()
           assert(count == at_first[name], ("%%s: %%d before, %%d after"):format(name, at_first[name], count))
         end
         print("calls " .. calls)
-      ]]):format(seed, mode), 15)
+      ]]):format(seed, mode))
       assert.matches("calls %d+", output)
     end)
   end
