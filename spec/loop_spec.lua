@@ -120,14 +120,14 @@ describe("a task", function()
 
   it("sleeps, sooner ones wake first", function()
     local order = {}
-    for i = 5, 1, -1 do
+    for i = 3, 1, -1 do
       loop.spawn(function()
-        assert(loop.sleep(i / 200) == true)
+        assert(loop.sleep(i / 10) == true)
         order[#order + 1] = i
       end)
     end
     loop.run()
-    assert.same({ 1, 2, 3, 4, 5 }, order)
+    assert.same({ 1, 2, 3 }, order)
   end)
 
   it("sleeps until its context ends", function()

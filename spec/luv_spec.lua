@@ -843,9 +843,12 @@ describe("waiters in the loop of luv", function()
     end
     assert.is_true(leaks.more("waiters") >= 4)
     coroutine.close(closed)
-    run_until(function() return resumed[2] + resumed[4] == 2 end)
-    cancel()
-    uv.run()
+    run_until(function()
+      if resumed[2] + resumed[4] == 2 then
+        cancel()
+      end
+      return resumed[1] == 1
+    end)
     assert.same({ 1, 1, 0, 1 }, resumed)
     assert.equal(0, leaks.more("waiters"))
     assert.equal(0, leaks.more("timers"))

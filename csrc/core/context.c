@@ -94,7 +94,7 @@ static lctx *new_deadline(lctx *parent, lctx_ns when, lctx_ns now, double unix_t
     deadline->timer.when = when;
     deadline->timer.slot = -1;
     atomic_init(&deadline->unix_time, unix_time);
-    atomic_init(&deadline->watched, false);
+    atomic_init(&deadline->timer.watched, false);
     deadline->on_expiry = reason;
     lctx__plant(&deadline->scope);
     if (when <= now)
@@ -343,10 +343,16 @@ static lctx_deadline_scope *deadline_of(const lctx_scope *scope)
 }
 
 /* Ends what the clock says has ended; then the state of the scope. */
-static lctx_err_t look_at_clock(lctx_scope *scope, lctx_deadline_scope *deadline)
+LCTX_APART static lctx_err_t look_at_clock(lctx_scope *scope, lctx_deadline_scope *deadline)
 {
     if (deadline && deadline->timer.when <= lctx__monotonic())
         lctx__timer_expire(deadline);
+    return lctx__state(scope);
+}
+
+LCTX_APART static lctx_err_t run_timers(lctx_scope *scope)
+{
+    lctx__timers_run();
     return lctx__state(scope);
 }
 
@@ -358,12 +364,10 @@ lctx_err_t lctx_err(lctx *ctx)
     lctx_err_t err = lctx__state(scope);
     if (err != LCTX_LIVE)
         return err;
-    if (atomic_load_explicit(&lctx__timers_unattended, memory_order_relaxed)) {
-        lctx__timers_run();
-        return lctx__state(scope);
-    }
+    if (atomic_load_explicit(&lctx__timers_unattended, memory_order_relaxed))
+        return run_timers(scope);
     lctx_deadline_scope *deadline = deadline_of(scope);
-    if (deadline && atomic_load_explicit(&deadline->watched, memory_order_relaxed))
+    if (deadline && atomic_load_explicit(&deadline->timer.watched, memory_order_relaxed))
         return look_at_clock(scope, deadline);
     return LCTX_LIVE;
 }
@@ -402,8 +406,8 @@ bool lctx__deadline(lctx *ctx, double *unix_time)
 
 static void watch(lctx_deadline_scope *deadline)
 {
-    if (!atomic_load_explicit(&deadline->watched, memory_order_relaxed))
-        atomic_store_explicit(&deadline->watched, true, memory_order_relaxed);
+    if (!atomic_load_explicit(&deadline->timer.watched, memory_order_relaxed))
+        atomic_store_explicit(&deadline->timer.watched, true, memory_order_relaxed);
 }
 
 bool lctx_deadline(lctx *ctx, double *unix_time)

@@ -7,9 +7,11 @@
 
 enum { WALK_MAX = 16 };
 
-static uint64_t filter_bit(const void *key)
+static void add_to_filter(lctx_layer *layer, const void *key)
 {
-    return UINT64_C(1) << ((uint64_t)(uintptr_t)key * UINT64_C(0x9E3779B97F4A7C15) >> 58);
+    uint64_t hash = lctx__mix(key);
+    layer->filter[0] |= UINT64_C(1) << (hash >> 58);
+    layer->filter[1] |= UINT64_C(1) << (hash >> 52 & 63);
 }
 
 static void drop_entries(lctx_layer *layer)
@@ -36,7 +38,7 @@ static bool copy_entries(lctx_layer *layer, size_t n, const lctx_entry *entries)
         }
         if (entry->value.reserved == LCTX_ENTRY_KEYED)
             lctx__key_ref((lctx_key *)entry->key);
-        layer->filter |= filter_bit(entry->key);
+        add_to_filter(layer, entry->key);
         layer->count++;
     }
     return true;
@@ -84,13 +86,14 @@ bool lctx__layer_init(lctx_layer *layer, const lctx_layer *above, size_t n, cons
         layer->walk = (uint16_t)walk;
         if (above && above->walk > 0) {
             layer->up = above;
-            layer->filter |= above->filter;
+            layer->filter[0] |= above->filter[0];
+            layer->filter[1] |= above->filter[1];
         }
         return true;
     }
     layer->map = map_of(above);
     layer->owns_map = true;
-    layer->filter = 0;
+    layer->filter[0] = layer->filter[1] = 0;
     if (layer->map && map_entries(layer->map, layer))
         return true;
     for (size_t i = 0; i < n; i++)
@@ -167,7 +170,7 @@ void lctx__layer_free(lctx_layer *layer)
     free(layer);
 }
 
-static const lctx_any *find_in_map(const lctx_map *map, const void *key, lctx_ask *ask, void *arg, lctx_any *answer)
+const lctx_any *lctx__find_in_map(const lctx_map *map, const void *key, lctx_ask *ask, void *arg, lctx_any *answer)
 {
     uint32_t rank = UINT32_MAX;
     const lctx_entry *entry = lctx__map_get(map, key, &rank);
@@ -175,18 +178,4 @@ static const lctx_any *find_in_map(const lctx_map *map, const void *key, lctx_as
         if (ask(arg, map->customs[i], answer))
             return answer;
     return entry ? &entry->value : NULL;
-}
-
-const lctx_any *lctx__find(const lctx *ctx, const void *key, lctx_ask *ask, void *arg, lctx_any *answer)
-{
-    const lctx_layer *layer = ctx->layer;
-    if (layer == NULL)
-        return NULL;
-    const lctx_map *map = layer->map;
-    if (layer->filter & filter_bit(key))
-        for (; layer; layer = layer->up)
-            for (uint32_t i = layer->count; layer->walk > 0 && i-- > 0;)
-                if (layer->entries[i].key == key)
-                    return &layer->entries[i].value;
-    return map ? find_in_map(map, key, ask, arg, answer) : NULL;
 }

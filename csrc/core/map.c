@@ -21,12 +21,6 @@ struct lctx_map_node {
     slot slots[];
 };
 
-/* Multiplication by an odd number loses nothing, and mixes well at the top: the ways are taken from there down. */
-static uint64_t mix(const void *key)
-{
-    return (uint64_t)(uintptr_t)key * UINT64_C(0x9E3779B97F4A7C15);
-}
-
 static inline uint32_t way_bit(uint64_t hash, int shift)
 {
     return UINT32_C(1) << (hash << shift >> (64 - BITS));
@@ -93,7 +87,7 @@ bool lctx__map_put(lctx_map *map, const lctx_entry *entry, uint32_t rank)
 {
     const slot new = {.to.entry = entry, .rank = rank};
     const lctx_map_node **link = &map->root;
-    uint64_t hash = mix(entry->key);
+    uint64_t hash = lctx__mix(entry->key);
     for (int shift = 0;; shift += BITS) {
         uint32_t bit = way_bit(hash, shift);
         bool vacant = *link == NULL || !((*link)->used & bit);
@@ -107,7 +101,7 @@ bool lctx__map_put(lctx_map *map, const lctx_entry *entry, uint32_t rank)
             return true;
         }
         if (node->entries & bit) { /* another key on this way: both move to a node below */
-            uint32_t bit_below = way_bit(mix(slot->to.entry->key), shift + BITS);
+            uint32_t bit_below = way_bit(lctx__mix(slot->to.entry->key), shift + BITS);
             lctx_map_node *below = new_node(map, bit_below, bit_below);
             if (below == NULL)
                 return false;
@@ -177,7 +171,7 @@ bool lctx__map_append(lctx_map *map, const lctx_map *other)
 
 const lctx_entry *lctx__map_get(const lctx_map *map, const void *key, uint32_t *rank)
 {
-    uint64_t hash = mix(key);
+    uint64_t hash = lctx__mix(key);
     for (const lctx_map_node *node = map->root; node; hash <<= BITS) {
         uint32_t bit = way_bit(hash, 0);
         if (!(node->used & bit))

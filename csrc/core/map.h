@@ -18,6 +18,12 @@
 
 #pragma GCC visibility push(hidden)
 
+/* Multiplication by an odd number loses nothing, and mixes well at the top: ways are taken from there down. */
+static inline uint64_t lctx__mix(const void *key)
+{
+    return (uint64_t)(uintptr_t)key * UINT64_C(0x9E3779B97F4A7C15);
+}
+
 typedef struct lctx_map_node lctx_map_node;
 
 typedef struct lctx_map {

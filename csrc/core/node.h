@@ -87,9 +87,10 @@ struct lctx_scope {
 
 /* A place in the timer wheel. */
 typedef struct lctx_timer {
-    lctx_link link; /* wheel lock */
-    lctx_ns when;   /* r/o */
-    int16_t slot;   /* wheel lock: where it hangs; -1: nowhere */
+    lctx_link link;       /* wheel lock */
+    lctx_ns when;         /* r/o */
+    int16_t slot;         /* wheel lock: where it hangs; -1: nowhere */
+    _Atomic bool watched; /* somebody asked for the time: err() looks at the clock from then on */
 } lctx_timer;
 
 typedef struct lctx_deadline_scope {
@@ -97,7 +98,6 @@ typedef struct lctx_deadline_scope {
     lctx_timer timer;
     _Atomic double unix_time; /* the deadline as a point in time; NaN until somebody asks (with_timeout) */
     lctx_reason *on_expiry;   /* r/o, a reference */
-    _Atomic bool watched;     /* somebody asked for the time: err() looks at the clock from then on */
 } lctx_deadline_scope;
 
 /* One parent of a merge. The merge itself hangs in no list. */

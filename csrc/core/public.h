@@ -15,4 +15,11 @@
 
 #include "lcontext.h"
 
+/* For what is seldom called from where every instruction counts: in there it would cost the others registers. */
+#ifdef __GNUC__
+#define LCTX_APART __attribute__((noinline))
+#else
+#define LCTX_APART
+#endif
+
 #endif
