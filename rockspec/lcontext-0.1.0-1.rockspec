@@ -40,6 +40,7 @@ build = {
         "csrc/bind/interrupt.c",
         "csrc/bind/key.c",
         "csrc/bind/module.c",
+        "csrc/bind/own.c",
         "csrc/bind/share.c",
         "csrc/bind/state.c",
         "csrc/bind/value.c",

@@ -9,7 +9,6 @@ local child_process = require "spec.support.child"
 local leaks = require "spec.support.leaks"
 
 local background = context.background()
-local slow = os.getenv("LCONTEXT_SLOW") and 20 or 1
 
 -- What would hang, or end the process, in a process of its own.
 local function in_child(script)

@@ -387,6 +387,74 @@ describe("a task", function()
   end)
 end)
 
+describe("a loop that is stopped", function()
+  before_each(leaks.before)
+  after_each(leaks.after)
+
+  local settings
+
+  setup(function()
+    settings = context.interrupt {}
+  end)
+
+  after_each(function()
+    context.interrupt(settings)
+  end)
+
+  local function script(cancel)
+    for _ = 1, 3 do
+      loop.spawn(coroutine.yield)
+    end
+    loop.spawn(function()
+      loop.spawn(coroutine.yield, 0.0001)
+      cancel()
+    end)
+    loop.sleep(0.0001)
+    context.select(context.with_timeout(background, 0.0001):done(), 1)
+  end
+
+  -- In count mode the hook looks at every n-th instruction: with each n it strikes at another one.
+  it("at whatever instruction, can be run again", function()
+    for n = 1, 1000 do
+      context.interrupt { mode = "count", count = n, grace = 60 }
+      local ctx, cancel = context.with_cancel(background)
+      ctx:pcall(loop.run, script, cancel)
+      local ran = false
+      local limit <close> = context.with_timeout(background, 10 * slow)
+      assert.is_true(limit:pcall(loop.run, function() ran = true end), n)
+      assert.is_true(ran, n)
+    end
+  end)
+
+  it("ends, whatever its tasks do", function()
+    local never <close> = context.with_cancel(background)
+    local bodies = {
+      function() while true do coroutine.yield() end end,
+      function() while true do loop.sleep(0.0001) end end,
+      function() while true do loop.spawn(function() end) coroutine.yield() end end,
+      function() while true do pcall(loop.sleep, 0) end end,
+      function() never:done():wait() end,
+    }
+    for _, mode in ipairs { "signal", "count" } do
+      context.interrupt { mode = mode, grace = 3600 }
+      for i, body in ipairs(bodies) do
+        local thread
+        local ctx <close> = context.with_timeout(background, 0.01)
+        local ok, err = ctx:pcall(loop.run, function()
+          thread = coroutine.running()
+          body()
+        end)
+        assert.is_false(ok, i)
+        assert.equal(context.DeadlineExceeded, err)
+        if thread then
+          coroutine.close(thread)
+        end
+        loop.run()
+      end
+    end
+  end)
+end)
+
 describe("an error in a task", function()
   before_each(leaks.before)
   after_each(leaks.after)

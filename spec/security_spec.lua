@@ -179,6 +179,18 @@ describe("a hostile script inside ctx:pcall", function()
     end
   end)
 
+  it("cannot pass for the library for longer than the grace time", function()
+    local file = debug.getinfo(require("lcontext.loop").run, "S").source
+    local forged = assert(load("while true do pcall(function() while true do end end) end", file))
+    local settings = context.interrupt {}
+    context.interrupt { grace = 0.02 }
+    local ctx <close> = context.with_timeout(background, 0.02)
+    local ok, err = ctx:pcall(forged)
+    context.interrupt(settings)
+    assert.is_false(ok)
+    assert.equal(context.DeadlineExceeded, err)
+  end)
+
   it("cannot stop its caller with an error of its own", function()
     local outer <close> = context.with_timeout(background, 60)
     local ok, inner_ok, err, third = outer:pcall(function()

@@ -79,6 +79,7 @@ enum table {
     TABLE_MODULE,      /* what luaopen has returned */
     TABLE_GUARD,       /* metatable of guards */
     TABLE_TRACES,      /* id -> traceback of a script that was stopped */
+    TABLE_OWN,         /* sources of files in whose code stops wait */
     TABLE_XPCALL,      /* the drop-in, and Lua's own */
     TABLE_LUA_XPCALL,
     TABLE_CANCELED, /* the two error objects, for who has no upvalues */
@@ -297,9 +298,12 @@ bool bind_is_in_limbo(lua_State *L, const lctx_after *note);
 /* A context is collected: its callbacks wait in ORPHANS from now on. Allocates nothing. */
 void bind_orphan_callbacks(lua_State *L, int index);
 
-/* ---- Stopping scripts ---- guard.c, interrupt.c, coroutine.c (guard.h) */
+/* ---- Stopping scripts ---- guard.c, interrupt.c, own.c, coroutine.c (guard.h) */
 
 extern const luaL_Reg bind_guard_methods[], bind_guard_metamethods[], bind_interrupt_functions[];
+
+/* For the Lua part of the library. */
+extern const luaL_Reg bind_own_functions[];
 
 /* Whether what runs is inside a guarded call under ctx or under something below it: then ctx is not its own to end. */
 bool guard_protects(const lctx_state *state, const lctx *ctx);

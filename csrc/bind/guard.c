@@ -7,6 +7,7 @@
  *   2. The signal handler there arms a hook on every coroutine that may be running. (In count mode the hook is
  *      there from the beginning and looks at the wire itself.)
  *   3. The hook raises the context's error, once, and disarms everything: the script cleans up at full speed.
+ *      (It waits while the library's own Lua code runs: own.c.)
  *   4. When the grace is over, the wire is made hard and tripped again: from now on the hook raises at every
  *      instruction, until the call is left.
  * In between an alarm sends the signal again and again: one that comes just before a system call blocks would
@@ -298,7 +299,6 @@ static saved_hook *find_saved(lctx_state *state, lua_State *L)
 
 static void hook(lua_State *L, lua_Debug *info)
 {
-    (void)info;
     luaL_checkstack(L, 10, NULL);
     lctx_state *state = bind_state(L);
     guard *counting = find_counting(state);
@@ -306,9 +306,13 @@ static void hook(lua_State *L, lua_Debug *info)
         lctx_err(counting->ctx); /* where no thread looks after deadlines, this does */
     guard *wanted = find_stop(state);
     if (wanted) {
-        if (is_hard(wanted))
+        bool waits = !is_hard(wanted) && guard_is_in_own_code(L, info);
+        if (waits || is_hard(wanted))
             lua_sethook(L, hook, LUA_MASKCOUNT, 1);
-        stop(L, wanted);
+        else if (counting)
+            lua_sethook(L, hook, LUA_MASKCOUNT, counting->counting);
+        if (!waits)
+            stop(L, wanted);
         return;
     }
     if (counting)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * guard.h - stopping scripts: what guard.c (the calls and the hook), wire.c (what other threads do), coroutine.c
- * (which coroutine runs) and interrupt.c (the signal) share.
+ * (which coroutine runs), own.c (what it must not tear apart) and interrupt.c (the signal) share.
  *
  * A guard is one ctx:pcall or ctx:call that has been entered and not left. Nothing is set in Lua until its
  * context ends. Then whichever thread ends it *trips* the guard: it sends a signal to the guard's thread, and
@@ -95,6 +95,11 @@ void guard_add_catcher(lua_CFunction function);
 /* A coroutine is about to be run, or has stopped running, in this frame. */
 void guard_enter_frame(lctx_state *state, frame *frame);
 void guard_leave_frame(lctx_state *state, frame *frame, bool failed);
+
+/* ---- own.c ---- */
+
+/* In a hook: whether the function that runs is one that a stop waits for. */
+bool guard_is_in_own_code(lua_State *L, lua_Debug *info);
 
 /* ---- interrupt.c ---- */
 

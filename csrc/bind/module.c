@@ -201,6 +201,7 @@ __attribute__((visibility("default"))) int luaopen_lcontext_core(lua_State *L)
 
     lua_newtable(L);
     set_functions(L, internals);
+    set_functions(L, bind_own_functions);
     push_module(L);
     lua_setfield(L, -2, "context");
     lua_pushvalue(L, -1);

@@ -67,6 +67,7 @@ lctx_state *bind_state_open(lua_State *L)
     set_new_table(L, TABLE_WAITS, NULL);
     set_new_table(L, TABLE_OWNED_WAITS, "v");
     set_new_table(L, TABLE_TRACES, NULL);
+    set_new_table(L, TABLE_OWN, NULL);
     set_new_table(L, TABLE_NODES, "v");
     set_new_table(L, TABLE_OBJECT_KEYS, "k");
     set_new_table(L, TABLE_SCALAR_KEYS, "v");

@@ -8,6 +8,7 @@ local condition = require "cqueues.condition"
 local core = require "lcontext.core"
 local tasks = require "lcontext.tasks"
 local context = core.context
+core.uninterrupted()
 
 ---@class lcontext.cqueues
 local M = {}

@@ -5,6 +5,7 @@
 local core = require "lcontext.core"
 local tasks = require "lcontext.tasks"
 local context = core.context
+core.uninterrupted()
 
 ---@class lcontext.loop
 local loop = {}

@@ -5,6 +5,7 @@ local uv = require "luv"
 local core = require "lcontext.core"
 local tasks = require "lcontext.tasks"
 local context = core.context
+core.uninterrupted()
 
 ---@class lcontext.luv
 local M = {}

@@ -3,6 +3,7 @@
 
 local core = require "lcontext.core"
 local context = core.context
+core.uninterrupted()
 
 ---@class lcontext.Task
 ---@field package thread thread
