@@ -877,7 +877,7 @@ describe("ctx:pcall in a coroutine of cqueues", function()
   it("stops a body that never yields", function()
     local meanwhile
     run(function()
-      local ctx = context.with_timeout(background, 0.01)
+      local ctx = context.with_timeout(background, 0.05)
       local ok, err, trace = ctx:pcall(function() while true do end end)
       assert.is_false(ok)
       assert.equal(context.DeadlineExceeded, err)

@@ -766,10 +766,12 @@ describe("an error of a coroutine in the loop of luv", function()
     local output = in_child([[
       luv.attach()
       local function culprit() error("the problem") end
+      local ctx, cancel = context.with_cancel(background)
       coroutine.wrap(function()
-        background:with_timeout(0.002):done():wait()
+        ctx:done():wait()
         culprit()
       end)()
+      after(1, cancel)
       uv.run()
       print("not reached")
     ]], 255)
