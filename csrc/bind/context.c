@@ -212,9 +212,8 @@ static bool custom_is_sooner(lua_State *L, lctx *parent, double unix_time)
 
 typedef lctx *with_time(lctx *parent, double time, const lctx_any *cause);
 
-static int new_with_time(lua_State *L, double time, double unix_time, with_time *constructor)
+static int new_with_time(lua_State *L, lctx *parent, double time, double unix_time, with_time *constructor)
 {
-    lctx *parent = bind_test_context(L, 1)->ctx;
     lua_settop(L, 3);
     lctx_box *box = bind_push_context(L);
     if (custom_is_sooner(L, parent, unix_time)) {
@@ -241,19 +240,20 @@ static double check_time(lua_State *L, int arg)
 /* with_deadline(parent, t [, cause]) */
 static int with_deadline(lua_State *L)
 {
-    bind_check_parent(L, 1);
+    lctx *parent = bind_check_parent(L, 1)->ctx;
     double time = check_time(L, 2);
-    return new_with_time(L, time, time, lctx_with_deadline);
+    return new_with_time(L, parent, time, time, lctx_with_deadline);
 }
 
 /* with_timeout(parent, seconds [, cause]) */
 static int with_timeout(lua_State *L)
 {
-    const lctx_scope *limit = lctx__limit_of(bind_check_parent(L, 1)->ctx);
+    lctx *parent = bind_check_parent(L, 1)->ctx;
+    const lctx_scope *limit = lctx__limit_of(parent);
     double seconds = check_time(L, 2), unix_time = 0;
     if (limit && limit->ctx.head.kind == LCTX_KIND_CUSTOM)
         unix_time = lctx_now() + seconds;
-    return new_with_time(L, seconds, unix_time, lctx_with_timeout);
+    return new_with_time(L, parent, seconds, unix_time, lctx_with_timeout);
 }
 
 /* without_cancel(parent) */

@@ -539,18 +539,8 @@ static void count_waiter(lctx_scope *scope, int change)
     lctx__stripe_unlock(stripe);
 }
 
-bool lctx_wait(lctx *ctx, double seconds)
+LCTX_APART static bool block_until(lctx_scope *scope, lctx_ns until)
 {
-    lctx_scope *scope = lctx__scope_of(ctx);
-    if (scope && lctx_err(ctx) != LCTX_LIVE)
-        return true;
-    if (scope && !(seconds > 0))
-        return look_at_clock(scope, deadline_of(scope)) != LCTX_LIVE;
-    lctx_ns until = lctx__instant(seconds > 0 ? seconds : 0);
-    if (scope == NULL) {
-        sleep_until(until);
-        return false;
-    }
     count_waiter(scope, 1);
     bool ended;
     do
@@ -559,4 +549,18 @@ bool lctx_wait(lctx *ctx, double seconds)
     while (!ended && lctx__monotonic() < until);
     count_waiter(scope, -1);
     return ended;
+}
+
+bool lctx_wait(lctx *ctx, double seconds)
+{
+    lctx_scope *scope = lctx__scope_of(ctx);
+    if (scope && lctx_err(ctx) != LCTX_LIVE)
+        return true;
+    if (scope && seconds > 0)
+        return block_until(scope, lctx__instant(seconds));
+    if (scope)
+        return deadline_of(scope) && look_at_clock(scope, deadline_of(scope)) != LCTX_LIVE;
+    if (seconds > 0)
+        sleep_until(lctx__instant(seconds));
+    return false;
 }

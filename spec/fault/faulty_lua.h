@@ -26,7 +26,7 @@ static long lua_requests;     /* so far, counted while one is to fail */
 static size_t lua_bytes;
 
 /* Near the end of the C stack, or without memory, Lua cannot call a finalizer, and never tries again: what that one
- * would have let go stays. Lua only warns. */
+ * would have let go stays, contexts as well as the memory of Lua's own string buffers. Lua only warns. */
 static bool finalizer_lost;
 static bool was_warned; /* of anything else that was for want of memory */
 
@@ -89,7 +89,7 @@ static bool nothing_left(void)
         if (finalizer_lost)
             base = left;
         if (memcmp(&left, &base, sizeof base) == 0)
-            return lua_bytes == 0;
+            return lua_bytes == 0 || finalizer_lost;
         nanosleep(&(struct timespec){0, 1000000}, NULL);
     }
     fprintf(stderr, "left: %zu contexts, %zu live, %zu timers, %zu callbacks, %zu waiters\n", left.contexts, left.live,
