@@ -479,6 +479,24 @@ describe("dispatch", function()
     assert.equal(third:done(), context.select(10, third:done()))
   end)
 
+  it("never happens in the collector, whatever a finalizer calls", function()
+    local log = {}
+    local ctx = context.with_cancel(background)
+    local ended = context.with_cancel(background:with_timeout(0))
+    setmetatable({}, { __gc = function()
+      ended:after_func(function() log[#log + 1] = "callback" end)
+      log[#log + 1] = "dispatch gives " .. context.dispatch()
+      ctx:done():wait(0.001)
+      context.select(ctx:done(), 0.001)
+      log[#log + 1] = "end of the finalizer"
+    end })
+    collectgarbage()
+    assert.same({ "dispatch gives 0", "end of the finalizer" }, log)
+    assert.is_true(readable(context.pollfd()))
+    assert.equal(1, context.dispatch())
+    assert.same({ "dispatch gives 0", "end of the finalizer", "callback" }, log)
+  end)
+
   it("may go on after an error in the middle of a callback that waits", function()
     local ctx, cancel = context.with_cancel(background)
     local order = {}

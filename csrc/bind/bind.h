@@ -47,6 +47,7 @@ typedef struct lctx_state {
     bool dispatching;        /* callbacks are being run */
     bool attached;           /* there is a loop in the table LOOP */
     lctx_link *limbo;        /* notes whose contexts are being collected */
+    lctx_link *put_off;      /* notes of callbacks that were due while a finalizer dispatched or waited */
 
     /* Stopping scripts (guard.h); read by the signal handler, too. */
     struct guard *guards;            /* entered and not left, the latest first */
@@ -329,6 +330,9 @@ int bind_dispatch(lua_State *L, lctx_state *state);
 
 /* Whether a __gc is being run: callbacks never are in the collector. */
 bool bind_in_finalizer(lua_State *L);
+
+/* Whoever has dispatched says that it is done with that: what was put off is due again. */
+void bind_put_back(lctx_state *state);
 
 /* Tells the attached loop that there is something to dispatch. */
 void bind_tell_loop(lua_State *L);

@@ -37,10 +37,14 @@ static void spawn_callback(lua_State *L)
     lua_pop(L, 2);
 }
 
-static int run_note(lua_State *L, lctx_state *state, lctx_after *note)
+static int run_note(lua_State *L, lctx_state *state, lctx_after *note, bool in_finalizer)
 {
     lua_Integer id = note->tag;
     bool is_callback = note->head.kind == LCTX_KIND_CALLBACK;
+    if (is_callback && in_finalizer && !state->attached) {
+        lctx__list_append(&state->put_off, &note->link);
+        return 0;
+    }
     bool found = is_callback && bind_take_callback(L, note);
     if (is_callback && !found && bind_is_in_limbo(L, note)) {
         lctx__list_append(&state->limbo, &note->link);
@@ -58,13 +62,13 @@ static int run_note(lua_State *L, lctx_state *state, lctx_after *note)
     return 1;
 }
 
-/* Called protected, with the state as a light userdata; returns the count. */
+/* Called protected, with the state as a light userdata, and whether a finalizer runs; returns the count. */
 static int run_due(lua_State *L)
 {
     lctx_state *state = lua_touserdata(L, 1);
     lua_Integer count = 0;
     for (lctx_after *note; (note = lctx__mailbox_take(state->mailbox));) {
-        count += run_note(L, state, note);
+        count += run_note(L, state, note, lua_toboolean(L, 2));
         state->dispatching = true; /* a wait in a callback that was stopped has left it false */
     }
     lua_pushinteger(L, count);
@@ -73,13 +77,16 @@ static int run_due(lua_State *L)
 
 int bind_dispatch(lua_State *L, lctx_state *state)
 {
+    if (state->put_off && !bind_in_finalizer(L))
+        bind_put_back(state); /* an error has kept whoever put it off from that */
     if (state->dispatching || state->mailbox == NULL || !lctx__mailbox_is_due(state->mailbox))
         return 0;
     luaL_checkstack(L, 8, NULL);
     state->dispatching = true;
     lua_pushcfunction(L, run_due);
     lua_pushlightuserdata(L, state);
-    int status = lua_pcall(L, 1, 1, 0);
+    lua_pushboolean(L, bind_in_finalizer(L));
+    int status = lua_pcall(L, 2, 1, 0);
     state->dispatching = false;
     if (status != LUA_OK)
         return lua_error(L);
@@ -109,6 +116,15 @@ bool bind_in_finalizer(lua_State *L)
     return false;
 }
 
+void bind_put_back(lctx_state *state)
+{
+    while (state->put_off && state->mailbox) {
+        lctx_after *note = lctx__after_of(state->put_off);
+        lctx__list_remove(&state->put_off, &note->link);
+        lctx__mailbox_put_back(note);
+    }
+}
+
 static int nothing(lua_State *L)
 {
     (void)L;
@@ -136,6 +152,7 @@ static int dispatch(lua_State *L)
         bind_block(L, state, until);
         count = bind_dispatch(L, state);
     }
+    bind_put_back(state);
     lua_pushinteger(L, count);
     return 1;
 }

@@ -408,6 +408,7 @@ static int block(lua_State *L, waitset *set, enum mode mode)
     while (bind_dispatch(L, state), !(ready = find_ready(L, set->arguments, set->until)))
         bind_block(L, state, set->until);
     state->dispatching = in_callback;
+    bind_put_back(state);
     return finish(L, mode, ready);
 }
 

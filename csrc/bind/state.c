@@ -13,16 +13,22 @@ static _Atomic int states;
 
 static _Atomic uintptr_t last_serial;
 
+static void drop_notes(lctx_link **list)
+{
+    while (*list) {
+        lctx_after *note = lctx__after_of(*list);
+        lctx__list_remove(list, &note->link);
+        lctx__after_unref(note);
+    }
+}
+
 static int state_gc(lua_State *L)
 {
     lctx_state *state = lua_touserdata(L, 1);
     if (state->mailbox == NULL)
         return 0;
-    while (state->limbo) {
-        lctx_after *note = lctx__after_of(state->limbo);
-        lctx__list_remove(&state->limbo, &note->link);
-        lctx__after_unref(note);
-    }
+    drop_notes(&state->limbo);
+    drop_notes(&state->put_off);
     lctx__mailbox_close(state->mailbox);
     state->mailbox = NULL;
     guard_free_spare(state);
