@@ -1,9 +1,9 @@
 local context = require "lcontext"
+local busy = require "spec.support.busy"
 local child_process = require "spec.support.child"
 local leaks = require "spec.support.leaks"
 local custom = require "spec.support.custom"
 
-local slow = os.getenv("LCONTEXT_SLOW") and 20 or 1 -- so much time a collection may take
 local background = context.background()
 
 local function collect()
@@ -56,10 +56,12 @@ for _, mode in ipairs { "incremental", "generational" } do
         collect()
         assert.is_false(done:closed())
         assert.is_number(done:timeout())
-        local short = background:with_timeout(0.02 * slow):done()
-        collect()
-        assert.is_false(short:closed())
-        assert.is_true(short:wait(10))
+        local short = busy.in_time(function(seconds)
+          local short = background:with_timeout(seconds):done()
+          collect()
+          return not short:closed() and short
+        end)
+        assert.is_true(short:wait(60))
       end)
 
       it("leaves alone what has a cancel function alone", function()
@@ -72,7 +74,7 @@ for _, mode in ipairs { "incremental", "generational" } do
 
       it("leaves alone what a suspended coroutine waits for", function()
         local co = coroutine.wrap(function()
-          return background:with_timeout(0.02 * slow):done():wait()
+          return background:with_timeout(1000):done():wait()
         end)
         co()
         collect()
@@ -239,22 +241,30 @@ for _, mode in ipairs { "incremental", "generational" } do
 
     describe("a callback", function()
       it("keeps its context while that has a deadline, and runs", function()
-        local err
-        background:with_timeout(0.02 * slow):after_func(function() err = "ran" end)
-        collect()
-        assert.equal(1, leaks.more("live"))
-        assert.equal(1, context.dispatch(10))
-        assert.equal("ran", err)
+        local ran
+        busy.in_time(function(seconds)
+          ran = 0
+          background:with_timeout(seconds):after_func(function() ran = ran + 1 end)
+          collect()
+          local live = leaks.more("live")
+          assert.equal(1, context.dispatch(60))
+          return live == 1
+        end)
+        assert.equal(1, ran)
       end)
 
       it("keeps its context while an ancestor has a deadline", function()
         local seen
-        local above = background:with_timeout(0.02 * slow, { "why" })
-        above:with_value("k", 1):with_cancel():after_func(function() seen = true end)
-        above = nil -- luacheck: ignore 311
-        collect()
-        assert.equal(3, leaks.more("contexts"))
-        assert.equal(1, context.dispatch(10))
+        busy.in_time(function(seconds)
+          seen = nil
+          background:with_timeout(seconds, { "why" }):with_value("k", 1):with_cancel():after_func(function()
+            seen = true
+          end)
+          collect()
+          local contexts, live = leaks.more("contexts"), leaks.more("live")
+          assert.equal(1, context.dispatch(60))
+          return live == 3 and contexts == 3
+        end)
         assert.is_true(seen)
       end)
 
@@ -447,7 +457,7 @@ for _, mode in ipairs { "incremental", "generational" } do
               object.stop()
               local below = ctx:with_cancel()
               assert(below:err() == err)
-              below = context.merge(object.child, background):with_value("a", 1):with_timeout(5)
+              below = context.merge(object.child, background):with_value("a", 1):with_timeout(1000)
               assert(below:value("a") == 1)
               object.cancel("late")
               assert(ctx:err() == context.Canceled)
@@ -588,7 +598,7 @@ for _, mode in ipairs { "incremental", "generational" } do
         finalized(true, function(object)
           object.ctx = background:with_timeout(0.005)
         end, function(object)
-          waited = object.ctx:done():wait(10)
+          waited = object.ctx:done():wait(60)
           error("in a finalizer")
         end)
         assert.is_true(waited)

@@ -138,7 +138,7 @@ describe("with_cancel", function()
     local parent, cancel = context.with_cancel(background)
     cancel("gone")
     local children = {
-      (parent:with_cancel()), (parent:with_timeout(10)), (parent:with_timeout(-1, "mine")),
+      (parent:with_cancel()), (parent:with_timeout(1000)), (parent:with_timeout(-1, "mine")),
       (parent:with_deadline(0, "mine")), parent:with_value("k", 1), parent:with_values { k = 1 },
       (parent:merge(background)), (context.merge(background, parent)),
     }
@@ -280,7 +280,7 @@ describe("layers of contexts", function()
   it("end with the first deadline", function()
     for seed = 1, 5 do
       local leaf, _, check = layers(seed, 0.005)
-      assert.is_true(leaf:done():wait(10))
+      assert.is_true(leaf:done():wait(60))
       check(context.DeadlineExceeded)
     end
   end)

@@ -40,17 +40,17 @@ describe("closing the Lua state", function()
     local places = {
       "os.exit(0, true)",
       "local ctx, cancel = background:with_cancel() ctx:after_func(function() os.exit(0, true) end) cancel()",
-      "coroutine.wrap(function() background:with_timeout(1) os.exit(0, true) end)()",
-      "require 'lcontext.loop'.run(function() background:with_timeout(1):after_func(print) os.exit(0, true) end)",
+      "coroutine.wrap(function() background:with_timeout(1000) os.exit(0, true) end)()",
+      "require 'lcontext.loop'.run(function() background:with_timeout(1000):after_func(print) os.exit(0, true) end)",
       [[local loop = require 'lcontext.loop'
         loop.spawn(function() loop.sleep(10) end)
         loop.run(function() loop.sleep(0.005) os.exit(0, true) end)]],
       [[local ctx, cancel = background:with_cancel()
         require 'lcontext.loop'.run(function() ctx:after_func(function() os.exit(0, true) end) cancel()
           require 'lcontext.loop'.sleep(0.01) end)]],
-      "setmetatable({ background:with_timeout(1) }, { __gc = function() os.exit(0) end }) collectgarbage()",
-      "local ctx <close> = background:with_timeout(1) ctx:after_func(function() os.exit(0, true) end)",
-      "background:with_timeout(0.005):after_func(function() os.exit(0, true) end) context.select(10)",
+      "setmetatable({ background:with_timeout(1000) }, { __gc = function() os.exit(0) end }) collectgarbage()",
+      "local ctx <close> = background:with_timeout(1000) ctx:after_func(function() os.exit(0, true) end)",
+      "background:with_timeout(0.005):after_func(function() os.exit(0, true) end) context.select(60)",
       [[context.with_cancel({ deadline = print, err = print, value = print,
         done = function() os.exit(0, true) end })]],
       [[background:with_timeout(0.005) local n = 0
@@ -257,7 +257,8 @@ describe("signals", function()
       local output, status = child_process.run([[
         local context = require "lcontext"
         local background = context.background()
-        os.execute "(sleep 0.1; kill -INT $PPID) &" -- the parent of the shell is this process
+        -- The parent of the shell is this process. (os.execute() would ignore the signal for as long as it runs.)
+        pipe = io.popen "sleep 0.1; kill -INT $PPID"
         ]] .. wait)
       assert.equal(1, status, output)
       assert.matches("interrupted!", output)

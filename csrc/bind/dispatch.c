@@ -133,6 +133,7 @@ static int nothing(lua_State *L)
 
 void bind_block(lua_State *L, lctx_state *state, lctx_ns until)
 {
+    guard_check(L, state); /* the note that would end this may have been taken already */
     bool interrupted = !lctx__mailbox_wait(state->mailbox, until);
     guard_check(L, state);
     if (!interrupted)

@@ -367,7 +367,7 @@ void guard_check(lua_State *L, lctx_state *state)
 
 static const char guard_tag;
 
-/* The wire comes last: when it is up, the handler may want to arm. */
+/* The wire comes after all that the handler looks at: when it is up, that may want to arm. */
 static void enter(lua_State *L, guard *guard)
 {
     interrupt_settings settings = interrupt_get();
@@ -381,9 +381,10 @@ static void enter(lua_State *L, guard *guard)
     if (!by_signal) {
         guard->counting = settings.count;
         arm(L, &guard->saved, LUA_MASKCOUNT, settings.count);
-        guard->note = lctx__mailbox_register(guard->state->mailbox, guard->ctx, LCTX_KIND_ALARM, 0);
     }
     guard->wire = guard_wire_put_up(guard->state, guard->ctx, by_signal ? settings.signal : 0);
+    if (!by_signal) /* callbacks are called in the order of registration: whom this wakes finds the wire tripped */
+        guard->note = lctx__mailbox_register(guard->state->mailbox, guard->ctx, LCTX_KIND_ALARM, 0);
     if (guard->wire == NULL || (guard->counting && guard->note == NULL)) {
         leave(L, guard);
         bind_no_memory(L);

@@ -5,6 +5,7 @@
 --   after_each(leaks.after)
 
 local context = require "lcontext"
+local busy = require "spec.support.busy"
 
 local leaks = {}
 local counted
@@ -35,18 +36,21 @@ local function find_left()
 end
 
 function leaks.after()
-  collect()
-  local left = find_left()
+  local left
   -- The thread that has just ended a context may not have let go of it yet.
-  for _ = 1, 20 do
-    if #left == 0 then
-      return
-    end
-    context.select(0.002)
+  local nothing_left = busy.settles(function()
     collect()
     left = find_left()
+    return #left == 0
+  end)
+  if not nothing_left then
+    error("the test leaves something behind: " .. table.concat(left, "; "), 0)
   end
-  error("the test leaves something behind: " .. table.concat(left, "; "), 0)
+end
+
+---Whether there are `number` more of `name` than before the test, in the end: see after().
+function leaks.settles(name, number)
+  return busy.settles(function() return leaks.more(name) == number end)
 end
 
 ---How many more of `name` there are than before the test.

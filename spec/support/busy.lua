@@ -1,0 +1,43 @@
+-- For tests in which something has to happen before a deadline: on a busy machine a process, or a thread, may stand
+-- still for a while between any two statements, and the deadline is over first.
+
+local busy = {}
+
+---Calls f(seconds), with more and more seconds, until its first result is true, that is, until everything has
+---happened in time; returns what f has returned then.
+---@param f fun(seconds: number): any
+function busy.in_time(f)
+  local seconds = 0.01
+  for _ = 1, 12 do
+    local results = table.pack(f(seconds))
+    if results[1] then
+      return table.unpack(results, 1, results.n)
+    end
+    seconds = seconds * 2
+  end
+  error("never in time", 2)
+end
+
+---For a program that counts on time and cannot be told how much of it there is: check() may fail once.
+---@param check fun()
+function busy.again(check)
+  if not pcall(check) then
+    check()
+  end
+end
+
+---Waits, for seconds at most, until f() is true: what another thread does may take a while.
+---@param f fun(): boolean
+function busy.settles(f)
+  local context = require "lcontext"
+  local till = context.now() + 10
+  while not f() do
+    if context.now() > till then
+      return false
+    end
+    context.select(0.002)
+  end
+  return true
+end
+
+return busy
