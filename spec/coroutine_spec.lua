@@ -15,7 +15,7 @@ local modes = {
     assert(old_xpcall ~= xpcall)]],
   guarded = [[
     local context = require "lcontext"
-    local ctx = context.with_timeout(context.background(), 600)
+    local ctx = context.with_timeout(context.background(), 6000)
     function RUNNER(...) return ctx:pcall(...) end]],
 }
 
@@ -511,7 +511,7 @@ end
 -- time: it is in the messages.
 local function run(mode, path)
   local start = modes[mode]:gsub("%s+", " ")
-  local pipe = assert(io.popen(("timeout 60 %s -e '%s' '%s' 2>&1"):format(lua, start, path)))
+  local pipe = assert(io.popen(("timeout 600 %s -e '%s' '%s' 2>&1"):format(lua, start, path)))
   local found, name, count = {}, "before the first", 0
   for line in pipe:lines() do
     local title = line:match("^== (.*)")

@@ -1,4 +1,5 @@
 local context = require "lcontext"
+local busy = require "spec.support.busy"
 local leaks = require "spec.support.leaks"
 local socket = require "socket"
 
@@ -292,14 +293,12 @@ describe("in a coroutine that no loop runs", function()
 
   it("gives up when it is resumed after the time", function()
     local live = background:with_cancel()
-    local co = coroutine.create(function() return live:done():wait(0.01) end)
-    resume(co)
-    background:with_timeout(0.02):done():wait()
+    local co, limit = busy.waiting(function(seconds) return live:done():wait(seconds) end)
+    background:with_timeout(2 * limit):done():wait()
     assert.is_false(resume(co))
-    co = coroutine.create(function() return context.select(live:done(), 0.01) end)
-    resume(co)
-    background:with_timeout(0.02):done():wait()
-    assert.equal(0.01, resume(co))
+    co, limit = busy.waiting(function(seconds) return context.select(live:done(), seconds) end)
+    background:with_timeout(2 * limit):done():wait()
+    assert.equal(limit, resume(co))
   end)
 
   it("leaves no waiter when it is closed, collected or given up", function()

@@ -36,6 +36,18 @@ local function until_ended(ctx)
   ctx:done():wait()
 end
 
+-- A group whose limit is 1, with a task, under a deadline that comes soon, but not before the task could be started.
+local function with_task_until_deadline(cause)
+  local seconds = 0.01
+  local g, ctx
+  repeat
+    g, ctx = group.new((background:with_timeout(seconds, cause)))
+    g:set_limit(1)
+    seconds = 2 * seconds
+  until g:go(until_ended) or seconds > 60
+  return g, ctx
+end
+
 -- Where groups are used: each is called with what uses them.
 local environments = {}
 
@@ -137,12 +149,16 @@ for _, environment in ipairs(environments) do
     it("runs its tasks at the same time", function()
       run(function()
         local g = group.new(background)
+        local all, all_run = context.with_cancel(background)
         local running, most = 0, 0
         for _ = 1, 10 do
           g:go(function()
             running = running + 1
             most = math.max(most, running)
-            loop.sleep(0.005)
+            if running == 10 then
+              all_run()
+            end
+            all:done():wait(30)
             running = running - 1
           end)
         end
@@ -324,8 +340,7 @@ for _, environment in ipairs(environments) do
         end
         assert.same({ nil, context.DeadlineExceeded }, { g:wait() })
         assert.equal(context.DeadlineExceeded, ctx:err())
-        g, ctx = group.new((background:with_timeout(0.01, "late")))
-        g:go(until_ended)
+        g, ctx = with_task_until_deadline("late")
         assert.is_true(g:wait())
         assert.equal("late", ctx:cause())
       end)
@@ -463,9 +478,7 @@ for _, environment in ipairs(environments) do
 
     it("lets who waits for a place go when its context ends", function()
       run(function()
-        local g = group.new((background:with_timeout(0.01)))
-        g:set_limit(1)
-        assert.is_true(g:go(until_ended))
+        local g = with_task_until_deadline()
         local ran = false
         assert.same({ nil, context.DeadlineExceeded, n = 2 }, table.pack(g:go(function() ran = true end)))
         assert.same({ nil, context.DeadlineExceeded }, { g:wait() })
@@ -811,9 +824,11 @@ describe("a group at a limit in the main coroutine", function()
         local g = group.new((background:with_timeout(0.01)))
         g:set_limit(1)
         local over = false
-        g:go(function() context.select(0.1) over = true end)
+        local release, cancel = context.with_cancel(background)
+        g:go(function() release:done():wait() over = true end)
         local ok, err = g:go(print)
         print(ok, err, over)
+        cancel()
         print(g:wait())
       ]])
       assert.equal("nil\tcontext deadline exceeded\tfalse\nnil\tcontext deadline exceeded\n", output)
@@ -903,13 +918,14 @@ describe("a group whose coroutine is closed", function()
   it("in the embedded loop has no tasks any more", function()
     local output = in_child [[
       loop.run(function()
-        local ended = 0
+        local begun, ended = 0, 0
         local thread
         loop.spawn(function()
           thread = coroutine.running()
           local g <close> = group.new(background)
           for _ = 1, 3 do
             g:go(function(ctx)
+              begun = begun + 1
               ctx:done():wait()
               loop.sleep(0.002)
               ended = ended + 1
@@ -918,7 +934,9 @@ describe("a group whose coroutine is closed", function()
           g:wait()
           print("not reached")
         end)
-        loop.sleep(0.002)
+        while begun < 3 do
+          coroutine.yield()
+        end
         print(coroutine.close(thread))
         print(ended)
         loop.sleep(0.001)
@@ -1030,9 +1048,9 @@ describe("a failed group that nobody has waited for", function()
     local output = in_child [[
       warn("@on")
       loop.run(function()
-        local g <close> = group.new(background)
+        local g <close>, ctx = group.new(background)
         g:go(function() return nil, "the problem" end)
-        loop.sleep(0.001)
+        ctx:done():wait()
       end)
       print("over")
     ]]
@@ -1058,9 +1076,9 @@ describe("a failed group that nobody has waited for", function()
       warn("@on")
       for _, tostring in ipairs { error, function() return {} end } do
         local over = pcall(loop.run, function()
-          local g <close> = group.new(background)
+          local g <close>, ctx = group.new(background)
           g:go(function() error(setmetatable({}, { __tostring = tostring })) end)
-          loop.sleep(0.001)
+          ctx:done():wait()
         end)
         print(over)
       end

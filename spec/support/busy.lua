@@ -1,6 +1,8 @@
 -- For tests in which something has to happen before a deadline: on a busy machine a process, or a thread, may stand
 -- still for a while between any two statements, and the deadline is over first.
 
+local context = require "lcontext"
+
 local busy = {}
 
 ---Calls f(seconds), with more and more seconds, until its first result is true, that is, until everything has
@@ -18,6 +20,34 @@ function busy.in_time(f)
   error("never in time", 2)
 end
 
+---ctx:pcall(f) of a context with a deadline that comes soon, but not before f has begun.
+---@param f fun()
+function busy.pcall_until_deadline(f)
+  local results
+  busy.in_time(function(seconds)
+    local begun = false
+    local ctx = context.with_timeout(context.background(), 2 * seconds)
+    results = table.pack(ctx:pcall(function()
+      begun = true
+      return f()
+    end))
+    return begun
+  end)
+  return table.unpack(results, 1, results.n)
+end
+
+---A coroutine that waits in f(seconds), for so long that the time is not up before it can wait; and the seconds.
+---@param f fun(seconds: number)
+function busy.waiting(f)
+  local co, limit
+  busy.in_time(function(seconds)
+    co, limit = coroutine.create(f), seconds
+    assert(coroutine.resume(co, seconds))
+    return coroutine.status(co) == "suspended"
+  end)
+  return co, limit
+end
+
 ---For a program that counts on time and cannot be told how much of it there is: check() may fail once.
 ---@param check fun()
 function busy.again(check)
@@ -29,7 +59,6 @@ end
 ---Waits, for seconds at most, until f() is true: what another thread does may take a while.
 ---@param f fun(): boolean
 function busy.settles(f)
-  local context = require "lcontext"
   local till = context.now() + 10
   while not f() do
     if context.now() > till then
