@@ -115,7 +115,7 @@ end
 -- Dones and seconds that a coroutine has yielded are waited for by a coroutine of their own, so that everything
 -- is waited for in one way.
 local function await(self, thread, ...)
-  local waiter = coroutine.create(function(...)
+  local waiter = core.create(function(...)
     local ok, what = pcall(context.select, ...)
     if ok then
       self:push(thread, what)
