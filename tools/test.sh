@@ -1,6 +1,7 @@
 #!/bin/sh
 # test.sh FOLDER...: runs the C tests that were built into the folders and the specs, shows what they print, and ends
-# with a line `N passed, N failed` of all that really ran. Fails if anything failed or nothing ran.
+# with a line `N passed, N failed` of all that really ran. Fails if anything failed or nothing ran. What hangs has
+# failed after half an hour.
 set -u
 lua=${LUA:-lua5.4} passed=0 failed=0
 report=$(mktemp)
@@ -15,7 +16,7 @@ count() {
 for folder; do for test in "$folder"/*_test; do
   [ -x "$test" ] || continue
   echo "== ${test##*/}"
-  "$test" >"$report" 2>&1; status=$?
+  timeout 1800 "$test" >"$report" 2>&1; status=$?
   cat "$report"
   line=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$report" | tail -n 1)
   count "$(echo "$line" | cut -d' ' -f1)" "$(echo "$line" | cut -d' ' -f3)" $status
@@ -23,7 +24,7 @@ done; done
 
 if [ "${SPECS:-yes}" = yes ]; then
   echo "== specs"
-  "$lua" tools/busted.lua "${SPEC:-spec}" >"$report" 2>&1; status=$?
+  timeout 1800 "$lua" tools/busted.lua "${SPEC:-spec}" >"$report" 2>&1; status=$?
   cat "$report"
   line=$(grep -E '^[0-9]+ success(es)? / ' "$report" | tail -n 1)
   good=$(echo "$line" | sed -E 's/^([0-9]+) success.*/\1/')
