@@ -238,7 +238,7 @@ setup-fuzz: setup-test
 
 # The targets count what they leave, more sharply than the leak checker, which would also see what Lua itself loses.
 # What is new in a run is kept in build/fuzz/corpus; what breaks something, in build/fuzz.
-FUZZ_OPTIONS := -max_len=800 -len_control=10 -timeout=20 -detect_leaks=0 -verbosity=0 -print_final_stats=1
+FUZZ_OPTIONS := -max_len=800 -len_control=10 -timeout=120 -detect_leaks=0 -verbosity=0 -print_final_stats=1
 fuzz: setup-fuzz
 	@$(MAKE) --no-print-directory $(FUZZERS:%=build/fuzz/%_fuzz)
 	@for name in $(FUZZERS); do \

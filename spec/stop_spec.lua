@@ -863,6 +863,24 @@ for _, mode in ipairs { "signal", "count" } do
   end)
 end
 
+describe("a stop", function()
+  it("runs no finalizers in its hook, where nothing could stop them", function()
+    local in_hook = 0
+    local meta = { __gc = function()
+      if debug.getinfo(1, "n").namewhat == "hook" then
+        in_hook = in_hook + 1
+      end
+    end }
+    collectgarbage("incremental", 0, 200, 5) -- a step of the collector with every allocation
+    for _ = 1, 50 do
+      short(0.001):pcall(function() while true do setmetatable({}, meta) end end)
+    end
+    collectgarbage("incremental", 200, 100, 13)
+    assert.equal(0, in_hook)
+    check_clean()
+  end)
+end)
+
 describe("at every point in time", function()
   for _, mode in ipairs { "signal", "count" } do
     it("a script that uses everything can be stopped, in " .. mode .. " mode", function()

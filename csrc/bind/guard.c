@@ -171,22 +171,36 @@ static void push_error(lua_State *L, lctx *ctx)
     bind_push_table(L, lctx_err(ctx) == LCTX_DEADLINE_EXCEEDED ? TABLE_EXCEEDED : TABLE_CANCELED);
 }
 
-/* Where the script was stuck: this coroutine and those that wait for it. */
-static void remember_trace(lua_State *L, guard *guard)
+/* Called protected, with the guard: where the script was stuck, in this coroutine and in those that wait for it. */
+static int write_trace(lua_State *L)
 {
-    int top = lua_gettop(L);
-    luaL_traceback(L, L, NULL, 0);
+    guard *guard = lua_touserdata(L, 1);
+    luaL_traceback(L, L, NULL, 1);
     const lua_State *inner = L;
     for (frame *frame = guard->state->frames; frame && inner != guard->L; frame = frame->below) {
         luaL_traceback(L, frame->from, "\nresumed by", 0);
         lua_concat(L, 2);
         inner = frame->from;
     }
-    guard->id = ++guard->state->last_id;
+    lua_Integer id = ++guard->state->last_id;
     bind_push_table(L, TABLE_TRACES);
-    lua_pushvalue(L, top + 1);
-    lua_rawseti(L, -2, guard->id);
-    lua_settop(L, top);
+    lua_pushvalue(L, -2);
+    lua_rawseti(L, -2, id);
+    guard->id = id;
+    return 0;
+}
+
+/* No finalizer runs meanwhile: in a hook nothing could stop what that calls. */
+static void remember_trace(lua_State *L, guard *guard)
+{
+    bool collects = lua_gc(L, LUA_GCISRUNNING);
+    lua_gc(L, LUA_GCSTOP);
+    lua_pushcfunction(L, write_trace);
+    lua_pushlightuserdata(L, guard);
+    if (lua_pcall(L, 1, 0, 0) != LUA_OK)
+        lua_pop(L, 1); /* without memory there is no trace, but a stop */
+    if (collects)
+        lua_gc(L, LUA_GCRESTART);
 }
 
 static _Atomic lua_CFunction catchers[4]; /* the same in all states that use one Lua library */
