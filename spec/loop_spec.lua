@@ -418,6 +418,7 @@ describe("a loop that is stopped", function()
   after_each(leaks.after)
 
   local settings
+  local create = coroutine.create
 
   setup(function()
     settings = context.interrupt {}
@@ -425,6 +426,7 @@ describe("a loop that is stopped", function()
 
   after_each(function()
     context.interrupt(settings)
+    coroutine.create = create -- luacheck: ignore 122
   end)
 
   local function script(cancel)
@@ -440,7 +442,7 @@ describe("a loop that is stopped", function()
   end
 
   -- In count mode the hook looks at every n-th instruction: with each n it strikes at another one.
-  it("at whatever instruction, can be run again", function()
+  local function strike_everywhere()
     for n = 1, 1000, slow do
       context.interrupt { mode = "count", count = n, grace = 60 }
       local ctx, cancel = context.with_cancel(background)
@@ -450,6 +452,16 @@ describe("a loop that is stopped", function()
       assert.is_true(limit:pcall(loop.run, function() ran = true end), n)
       assert.is_true(ran, n)
     end
+  end
+
+  it("at whatever instruction, can be run again", strike_everywhere)
+
+  it("can be run again also where a tool has replaced coroutine.create", function()
+    coroutine.create = function(f) -- luacheck: ignore 122
+      local thread = create(f)
+      return thread
+    end
+    strike_everywhere()
   end)
 
   it("ends, whatever its tasks do", function()
