@@ -88,12 +88,9 @@ local function resume_nested(thread)
     return -- closed by somebody else
   end
   local ok, err = coroutine.resume(thread)
-  if ok then
-    return
+  if not ok then
+    tasks.fail("a coroutine", thread, err)
   end
-  local traceback = debug.traceback(thread)
-  coroutine.close(thread)
-  error(type(err) == "string" and err .. "\nin a coroutine, " .. traceback or err, 0)
 end
 
 local function run_task(f, ending)

@@ -100,15 +100,18 @@ function tasks.printed(err)
   return ok and text or type(err)
 end
 
--- An error that is a string gets the task's traceback behind it. Any other is passed on as it is, so that it
--- can still be compared; its traceback goes to warn().
-local function fail(thread, err)
+---Raises the error of a coroutine that has failed. A string gets its traceback behind it. Anything else is passed on as
+---it is, so that it can still be compared; the traceback goes to warn().
+---@param what string "a task", say
+---@param thread thread
+---@param err any
+function tasks.fail(what, thread, err)
   local traceback = debug.traceback(thread)
   coroutine.close(thread)
   if type(err) == "string" then
-    error(err .. "\nin a task, " .. traceback, 0)
+    error(err .. "\nin " .. what .. ", " .. traceback, 0)
   end
-  warn("lcontext: a task failed with ", tasks.printed(err), "\n", traceback)
+  warn("lcontext: ", what, " failed with ", tasks.printed(err), "\n", traceback)
   error(err, 0)
 end
 
@@ -150,7 +153,7 @@ local function after_resume(self, thread, ok, ...)
   end
   self:forget(thread)
   if not ok then
-    fail(thread, ...)
+    tasks.fail("a task", thread, ...)
   end
 end
 

@@ -48,10 +48,12 @@ function busy.waiting(f)
   return co, limit
 end
 
----For a program that counts on time and cannot be told how much of it there is: check() may fail once.
+---For a program that counts on time and cannot be told how much of it there is: check() may fail once, and says so.
 ---@param check fun()
 function busy.again(check)
-  if not pcall(check) then
+  local ok, err = pcall(check)
+  if not ok then
+    io.stderr:write("\ntried again: ", tostring(type(err) == "table" and err.message or err), "\n")
     check()
   end
 end
