@@ -81,7 +81,7 @@ static inline void value(grammar *g, int depth)
         "M",
         "coroutine.running()",
         "setmetatable({}, { __eq = error, __tostring = error, __gc = function() k[1]() end })",
-        "setmetatable({}, { __index = function(_, name) return c[1][name] end })",
+        "stand_in(c[1])",
         "{ done = error, err = error }",
     };
     static const char *const tables[] = {"c", "k", "d", "s", "t"};

@@ -15,29 +15,34 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* ---- One script ------------------------------------------------------------------------------------------------ */
 
-static const char prelude[] = "local core = require 'lcontext.core'\n"
-                              "local M = core.context\n"
-                              "M.interrupt { mode = 'signal', count = 1000, grace = 0.002 }\n"
-                              "local c, k, d, s, t = {}, {}, {}, {}, {}\n"
-                              "for i = 1, 8 do c[i] = M.background() end\n"
-                              "local budget = 300\n"
-                              "local function B() budget = budget - 1 return budget > 0 and not CLOSING end\n"
-                              "local function slow_to_close()\n"
-                              "  return setmetatable({}, { __close = function() while true do end end })\n"
-                              "end\n"
-                              "local function canceling()\n"
-                              "  return setmetatable({}, { __close = function() k[1]('closed') end })\n"
-                              "end\n"
-                              /* never bare: a message handler would be called for the stop, with hooks off */
-                              "local function call(ctx, f) return pcall(ctx.call, ctx, f) end\n"
-                              "local function loop() return require 'lcontext.loop' end\n"
-                              "local function custom(of, m) return setmetatable({}, { __index = {\n"
-                              "  done = m.done or function() return of:done() end,\n"
-                              "  err = m.err or function() return of:err() end,\n"
-                              /* one that shows a deadline and another's Done may never end: nor would a call below it */
-                              "  deadline = m.deadline or function() if not m.done then return of:deadline() end end,\n"
-                              "  value = m.value or function(_, key) return of:value(key) end } })\n"
-                              "end\n";
+static const char prelude[] =
+    "local core = require 'lcontext.core'\n"
+    "local M = core.context\n"
+    "M.interrupt { mode = 'signal', count = 1000, grace = 0.002 }\n"
+    "local c, k, d, s, t = {}, {}, {}, {}, {}\n"
+    "for i = 1, 8 do c[i] = M.background() end\n"
+    "local budget = 300\n"
+    "local function B() budget = budget - 1 return budget > 0 and not CLOSING end\n"
+    "local function slow_to_close()\n"
+    "  return setmetatable({}, { __close = function() while true do end end })\n"
+    "end\n"
+    "local function canceling()\n"
+    "  return setmetatable({}, { __close = function() k[1]('closed') end })\n"
+    "end\n"
+    /* never bare: a message handler would be called for the stop, with hooks off */
+    "local function call(ctx, f) return pcall(ctx.call, ctx, f) end\n"
+    "local function loop() return require 'lcontext.loop' end\n"
+    /* for the one that it was given: were it for c[1], it could come to stand for itself */
+    "local function stand_in(of)\n"
+    "  return setmetatable({}, { __index = function(_, name) return of[name] end })\n"
+    "end\n"
+    "local function custom(of, m) return setmetatable({}, { __index = {\n"
+    "  done = m.done or function() return of:done() end,\n"
+    "  err = m.err or function() return of:err() end,\n"
+    /* one that shows a deadline and another's Done may never end: nor would a call below it */
+    "  deadline = m.deadline or function() if not m.done then return of:deadline() end end,\n"
+    "  value = m.value or function(_, key) return of:value(key) end } })\n"
+    "end\n";
 
 static int run_script(lua_State *L)
 {
