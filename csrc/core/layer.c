@@ -5,7 +5,7 @@
 
 #include "key.h"
 
-enum { WALK_MAX = 16 };
+enum { WALK_MAX = 8 };
 
 static void add_to_filter(lctx_layer *layer, const void *key)
 {

@@ -2,7 +2,7 @@
  *
  * layer.h - what contexts carry: layers of entries, and how a key is found in them.
  *
- * A lookup walks the nearest few layers, at most 16 entries of them, and then asks one map that knows
+ * A lookup walks the nearest few layers, at most 8 entries of them, and then asks one map that knows
  * everything further up. A layer whose walk would become longer makes a new map. A filter of the keys in the
  * walk lets lookups skip it: one in twenty walks in vain. So a lookup costs the same at any depth, and a layer
  * of a few keys is made by copying them, no more.
