@@ -178,6 +178,15 @@ end
 
 -- ---- Asking
 
+local function call_loop()
+  local call, argument = rawlen, ""
+  return function(n)
+    for _ = 1, n do
+      call(argument)
+    end
+  end
+end
+
 local function err_loop(ctx)
   return function(n)
     for _ = 1, n do
@@ -195,6 +204,7 @@ local function done_loop(ctx)
   end
 end
 
+per_turn("floor.call", call_loop)
 for _, case in ipairs { { "live", live_parent }, { "ended", ended_parent } } do
   local state, make = case[1], case[2]
   per_turn("err." .. state, function() return err_loop(make()) end)

@@ -340,6 +340,27 @@ static void value_miss(const run *run)
 
 /* ---- Asking ---------------------------------------------------------------------------------------------- */
 
+/* What no question can do without. */
+__attribute__((noinline)) static int look(const int *word)
+{
+    __asm__ volatile("");
+    return *word;
+}
+
+static void call_loop(void *word, long n)
+{
+    long seen = 0;
+    for (long i = 0; i < n; i++)
+        seen += look(word) != 0;
+    sink = seen;
+}
+
+static void floor_call(const run *run)
+{
+    static int word;
+    report(run, per_turn(call_loop, &word, MIN_NS));
+}
+
 static void err_loop(void *ctx, long n)
 {
     long ended = 0;
@@ -786,6 +807,7 @@ static const run runs[] = {
     {"value.miss.10", value_miss, 10},
     {"value.miss.100", value_miss, 100},
     {"value.miss.1000", value_miss, 1000},
+    {"floor.call", floor_call, 0},
     {"err.live", err_live, 0},
     {"err.ended", err_ended, 0},
     {"err.live.layers", err_live, LAYERS},

@@ -54,6 +54,7 @@ for _, depth in ipairs { 1, 10, 100, 1000 } do
 end
 
 begin "Asking"
+row("floor.call", "the floor: a call", { note = "C: of a function that reads a word; Lua: rawlen(\"\")" })
 row("err.live", "err, live")
 row("err.ended", "err, ended")
 row("err.live.layers", "err, live, under 100 value layers")

@@ -156,13 +156,20 @@ local function median(list)
   if not list then
     return nil
   end
+  list = table.move(list, 1, #list, 1, {})
   table.sort(list)
   local n = #list
   return n % 2 == 1 and list[n // 2 + 1] or (list[n // 2] + list[n // 2 + 1]) / 2
 end
 
-local function ratio(a, b)
-  return a and b and b > 0 and a / b or nil
+-- Of the ratios of each round, in which the two ran one after the other: a machine that is slower for a while hits
+-- both.
+local function median_ratio(a, b)
+  local ratios = {}
+  for round = 1, a and b and #a or 0 do
+    ratios[round] = a[round] / b[round]
+  end
+  return #ratios > 0 and median(ratios) or nil
 end
 
 -- What is known of each wanted row: { row, go, core, lua, core_go, lua_go }.
@@ -170,8 +177,11 @@ local function results_of(figures, only)
   local results = {}
   for _, row in ipairs(rows) do
     local of_row = figures[row.name]
-    local result = { row = row, go = median(of_row.go), core = median(of_row.core), lua = median(of_row.lua) }
-    result.core_go, result.lua_go = ratio(result.core, result.go), ratio(result.lua, result.go)
+    local result = {
+      row = row,
+      core_go = median_ratio(of_row.core, of_row.go), lua_go = median_ratio(of_row.lua, of_row.go),
+      go = median(of_row.go), core = median(of_row.core), lua = median(of_row.lua),
+    }
     if row.name:find(only) and next(of_row) then
       results[#results + 1] = result
     end
@@ -255,7 +265,7 @@ local function environment(rounds, go)
     _VERSION,
     first_match("cat /proc/cpuinfo", "^model name%s*:%s*(.-)%s*$") or "unknown processor",
     (first_match("getconf _NPROCESSORS_ONLN", "%d+") or "?") .. " processors",
-    ("medians of %d rounds, %d where a run takes seconds"):format(rounds, (rounds + 1) // 2),
+    ("medians (of ratios, too) of %d rounds, %d where a run takes seconds"):format(rounds, (rounds + 1) // 2),
   }
   return table.concat(parts, "; ")
 end
