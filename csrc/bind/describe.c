@@ -123,7 +123,7 @@ static void add_deadline(printer *out, const lctx *ctx)
 {
     double unix_time;
     lctx__deadline((lctx *)ctx, &unix_time);
-    lctx_ns left = ((const lctx_deadline_scope *)ctx)->timer.when - lctx__monotonic();
+    lctx_ns left = ((const lctx_deadline_scope *)ctx)->when - lctx__monotonic();
     add(out, ".WithDeadline(");
     add_time(out, unix_time);
     add(out, " [");

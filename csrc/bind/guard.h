@@ -30,7 +30,7 @@ typedef struct saved_hook {
 
 /* What other threads see of a guard. */
 typedef struct tripwire {
-    _Atomic uint32_t refs; /* the guard's, and one for each callback that is registered */
+    lctx_refs refs; /* the guard's, and one for each callback that is registered */
     pthread_mutex_t mutex;
     bool set;             /* mutex: the guard has not been left */
     pthread_t thread;     /* r/o while it is up */

@@ -134,7 +134,7 @@ static void describe_scope(lua_State *L, const lctx_scope *scope)
     if (lctx__state(scope) != LCTX_LIVE)
         describe(L, scope->reason);
     if (scope->ctx.head.kind == LCTX_KIND_DEADLINE)
-        describe(L, ((const lctx_deadline_scope *)scope)->on_expiry);
+        describe(L, lctx__cause_of((const lctx_deadline_scope *)scope));
 }
 
 /* Whether the list at the top has not seen this merge yet. */

@@ -14,7 +14,7 @@
 
 static void wire_unref(tripwire *wire)
 {
-    if (atomic_fetch_sub_explicit(&wire->refs, 1, memory_order_acq_rel) != 1)
+    if (!lctx__refs_drop(&wire->refs))
         return;
     pthread_mutex_destroy(&wire->mutex);
     free(wire);
@@ -28,7 +28,7 @@ static bool set_alarm(tripwire *wire)
     lctx *alarm = lctx_with_timeout(lctx_background(), ALARM_SECONDS, NULL);
     lctx_after *after = alarm ? lctx__after_new(LCTX_KIND_ALARM, on_alarm, wire, true) : NULL;
     if (after) {
-        atomic_fetch_add_explicit(&wire->refs, 1, memory_order_relaxed);
+        lctx__refs_take(&wire->refs);
         wire->alarm = alarm;
         wire->on_alarm = after;
         if (lctx__after_link(after, alarm))

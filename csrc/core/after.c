@@ -49,7 +49,7 @@ bool lctx__after_stop(lctx_after *after)
 
 void lctx__after_unref(lctx_after *after)
 {
-    if (atomic_fetch_sub_explicit(&after->head.refs, 1, memory_order_acq_rel) == 1)
+    if (lctx__refs_drop(&after->head.refs))
         free(after);
 }
 

@@ -4,10 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool lctx__any_copy(lctx_any *to, const lctx_any *from)
+bool lctx__any_copy_string(lctx_any *to, const lctx_any *from)
 {
-    *to = *from;
-    if (from->type != LCTX_STRING || from->of.length == 0)
+    if (from->of.length == 0)
         return true;
     char *bytes = malloc(from->of.length);
     to->as.string = bytes;
@@ -19,7 +18,7 @@ bool lctx__any_copy(lctx_any *to, const lctx_any *from)
     return false;
 }
 
-void lctx__any_drop(lctx_any *any)
+void lctx__any_drop_owned(lctx_any *any)
 {
     if (any->type == LCTX_STRING && any->of.length > 0)
         free((char *)any->as.string);
@@ -63,7 +62,7 @@ bool lctx__reason_describe(lctx_reason *reason, const char *text, size_t length)
 
 void lctx__reason_unref(lctx_reason *reason)
 {
-    if (reason == NULL || atomic_fetch_sub_explicit(&reason->refs, 1, memory_order_acq_rel) != 1)
+    if (reason == NULL || !lctx__refs_drop(&reason->refs))
         return;
     lctx__any_drop(&reason->value);
     free(atomic_load_explicit(&reason->text, memory_order_relaxed));

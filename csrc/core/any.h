@@ -8,12 +8,26 @@
 #include <stdatomic.h>
 
 #include "public.h"
+#include "refs.h"
 
 #pragma GCC visibility push(hidden)
 
+/* For what is not just its bits: strings, and pointers with a destructor. */
+bool lctx__any_copy_string(lctx_any *to, const lctx_any *from);
+void lctx__any_drop_owned(lctx_any *any);
+
 /* Makes *to an owned copy of *from. False (and *to a nil) when memory is out. */
-bool lctx__any_copy(lctx_any *to, const lctx_any *from);
-void lctx__any_drop(lctx_any *any);
+static inline bool lctx__any_copy(lctx_any *to, const lctx_any *from)
+{
+    *to = *from;
+    return from->type != LCTX_STRING || lctx__any_copy_string(to, from);
+}
+
+static inline void lctx__any_drop(lctx_any *any)
+{
+    if (any->type == LCTX_STRING || any->type == LCTX_POINTER)
+        lctx__any_drop_owned(any);
+}
 
 /* An object of a Lua state together with how it prints, for who cannot read it. Passed as an lctx_any whose
  * `reserved` is LCTX_ANY_DESCRIBED. */
@@ -31,7 +45,7 @@ typedef struct lctx_text {
 
 /* Why a context ended. It flows down by reference. Immutable after it was made, but for the text. */
 typedef struct lctx_reason {
-    _Atomic uint32_t refs;
+    lctx_refs refs;
     lctx_any value;
     _Atomic(lctx_text *) text; /* how an object prints; set once, or NULL */
 } lctx_reason;
@@ -46,7 +60,7 @@ bool lctx__reason_describe(lctx_reason *reason, const char *text, size_t length)
 static inline lctx_reason *lctx__reason_ref(lctx_reason *reason)
 {
     if (reason)
-        atomic_fetch_add_explicit(&reason->refs, 1, memory_order_relaxed);
+        lctx__refs_take(&reason->refs);
     return reason;
 }
 

@@ -62,7 +62,9 @@ static void init_scope(lctx_scope *scope, lctx_scope *limit)
     scope->items = NULL;
     scope->reason = NULL;
     scope->shades = 0;
-    scope->unending = false;
+    scope->traits = 0;
+    scope->slot = -1;
+    atomic_init(&scope->watched, false);
 }
 
 lctx *lctx_with_cancel(lctx *parent)
@@ -82,7 +84,8 @@ static lctx *new_deadline(lctx *parent, lctx_ns when, lctx_ns now, double unix_t
     lctx_reason *reason = NULL;
     if (cause && cause->type != LCTX_NIL && !(reason = lctx__reason_new(cause)))
         return NULL;
-    lctx_deadline_scope *deadline = new_context(sizeof *deadline, LCTX_KIND_DEADLINE, parent);
+    size_t size = sizeof(lctx_deadline_scope) + (reason ? sizeof reason : 0);
+    lctx_deadline_scope *deadline = new_context(size, LCTX_KIND_DEADLINE, parent);
     if (deadline == NULL) {
         if (reason && cause->type == LCTX_POINTER)
             reason->value.of.drop = NULL; /* the caller keeps it */
@@ -91,11 +94,12 @@ static lctx *new_deadline(lctx *parent, lctx_ns when, lctx_ns now, double unix_t
         return NULL;
     }
     init_scope(&deadline->scope, &deadline->scope);
-    deadline->timer.when = when;
-    deadline->timer.slot = -1;
+    deadline->when = when;
     atomic_init(&deadline->unix_time, unix_time);
-    atomic_init(&deadline->timer.watched, false);
-    deadline->on_expiry = reason;
+    if (reason) {
+        deadline->scope.traits = LCTX_WITH_CAUSE;
+        deadline->causes[0] = reason;
+    }
     lctx__plant(&deadline->scope);
     if (when <= now)
         lctx__timer_expire(deadline);
@@ -116,7 +120,7 @@ static bool parent_is_sooner(const lctx *parent, lctx_ns when, double unix_time)
         /* Two points in time are compared as such: between two readings of the clocks anything may happen. */
         if (!isnan(unix_time) && !isnan(theirs))
             return theirs <= unix_time;
-        return deadline->timer.when <= when;
+        return deadline->when <= when;
     }
     lctx_custom_scope *custom = (lctx_custom_scope *)limit;
     double theirs;
@@ -308,7 +312,7 @@ lctx *lctx_custom(lctx *source, const lctx_methods *methods, void *self)
     custom->self = self;
     custom->own_layer = layer;
     custom->scope.ctx.layer = layer;
-    custom->scope.unending = source == NULL || !lctx_can_end(source);
+    custom->scope.traits = source && lctx_can_end(source) ? 0 : LCTX_UNENDING;
     lctx__plant(&custom->scope);
     return &custom->scope.ctx;
 }
@@ -345,7 +349,7 @@ static lctx_deadline_scope *deadline_of(const lctx_scope *scope)
 /* Ends what the clock says has ended; then the state of the scope. */
 LCTX_APART static lctx_err_t look_at_clock(lctx_scope *scope, lctx_deadline_scope *deadline)
 {
-    if (deadline && deadline->timer.when <= lctx__monotonic())
+    if (deadline && deadline->when <= lctx__monotonic())
         lctx__timer_expire(deadline);
     return lctx__state(scope);
 }
@@ -356,26 +360,29 @@ LCTX_APART static lctx_err_t run_timers(lctx_scope *scope)
     return lctx__state(scope);
 }
 
-lctx_err_t lctx_err(lctx *ctx)
+static inline lctx_err_t err_of(lctx_scope *scope)
 {
-    lctx_scope *scope = lctx__scope_of(ctx);
-    if (scope == NULL)
-        return LCTX_LIVE;
     lctx_err_t err = lctx__state(scope);
     if (err != LCTX_LIVE)
         return err;
     if (atomic_load_explicit(&lctx__timers_unattended, memory_order_relaxed))
         return run_timers(scope);
     lctx_deadline_scope *deadline = deadline_of(scope);
-    if (deadline && atomic_load_explicit(&deadline->timer.watched, memory_order_relaxed))
+    if (deadline && atomic_load_explicit(&deadline->scope.watched, memory_order_relaxed))
         return look_at_clock(scope, deadline);
     return LCTX_LIVE;
+}
+
+lctx_err_t lctx_err(lctx *ctx)
+{
+    lctx_scope *scope = lctx__scope_of(ctx);
+    return scope ? err_of(scope) : LCTX_LIVE;
 }
 
 bool lctx_can_end(const lctx *ctx)
 {
     const lctx_scope *scope = lctx__scope_of(ctx);
-    return scope != NULL && !scope->unending;
+    return scope != NULL && !(scope->traits & LCTX_UNENDING);
 }
 
 /* A timeout becomes a point in time when somebody asks; the first answer stays. */
@@ -384,7 +391,7 @@ static double unix_time_of(lctx_deadline_scope *deadline)
     double time = atomic_load_explicit(&deadline->unix_time, memory_order_relaxed);
     if (!isnan(time))
         return time;
-    double left = lctx__seconds(deadline->timer.when - lctx__monotonic());
+    double left = lctx__seconds(deadline->when - lctx__monotonic());
     double now = left + lctx_now() + CLOCK_ERROR;
     if (atomic_compare_exchange_strong(&deadline->unix_time, &time, now))
         return now;
@@ -406,8 +413,8 @@ bool lctx__deadline(lctx *ctx, double *unix_time)
 
 static void watch(lctx_deadline_scope *deadline)
 {
-    if (!atomic_load_explicit(&deadline->timer.watched, memory_order_relaxed))
-        atomic_store_explicit(&deadline->timer.watched, true, memory_order_relaxed);
+    if (!atomic_load_explicit(&deadline->scope.watched, memory_order_relaxed))
+        atomic_store_explicit(&deadline->scope.watched, true, memory_order_relaxed);
 }
 
 bool lctx_deadline(lctx *ctx, double *unix_time)
@@ -424,7 +431,7 @@ double lctx_remaining(lctx *ctx)
     lctx_deadline_scope *deadline = scope ? deadline_of(scope) : NULL;
     if (deadline) {
         watch(deadline);
-        lctx_ns left = deadline->timer.when - lctx__monotonic();
+        lctx_ns left = deadline->when - lctx__monotonic();
         if (left > 0)
             return lctx__seconds(left);
         lctx__timer_expire(deadline);
@@ -524,8 +531,9 @@ const char *lctx_strerror(lctx_err_t err)
 
 /* ---- Waiting ----------------------------------------------------------------------------------------------- */
 
-static void sleep_until(lctx_ns until)
+LCTX_APART static void sleep_for(double seconds)
 {
+    lctx_ns until = lctx__instant(seconds);
     for (lctx_ns now; (now = lctx__monotonic()) < until;) {
         struct timespec time = lctx__timespec(until - now);
         nanosleep(&time, NULL);
@@ -539,10 +547,11 @@ static void count_waiter(lctx_scope *scope, int change)
     lctx__stripe_unlock(stripe);
 }
 
-LCTX_APART static bool block_until(lctx_scope *scope, lctx_ns until)
+LCTX_APART static bool block_for(lctx_scope *scope, double seconds)
 {
-    count_waiter(scope, 1);
+    lctx_ns until = lctx__instant(seconds);
     bool ended;
+    count_waiter(scope, 1);
     do
         ended = lctx__park_until_ended(scope, lctx__timers_attend(until)) ||
                 look_at_clock(scope, deadline_of(scope)) != LCTX_LIVE;
@@ -554,13 +563,13 @@ LCTX_APART static bool block_until(lctx_scope *scope, lctx_ns until)
 bool lctx_wait(lctx *ctx, double seconds)
 {
     lctx_scope *scope = lctx__scope_of(ctx);
-    if (scope && lctx_err(ctx) != LCTX_LIVE)
+    if (scope && err_of(scope) != LCTX_LIVE)
         return true;
     if (scope && seconds > 0)
-        return block_until(scope, lctx__instant(seconds));
+        return block_for(scope, seconds);
     if (scope)
         return deadline_of(scope) && look_at_clock(scope, deadline_of(scope)) != LCTX_LIVE;
     if (seconds > 0)
-        sleep_until(lctx__instant(seconds));
+        sleep_for(seconds);
     return false;
 }

@@ -2,16 +2,17 @@
 #include "key.h"
 
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "refs.h"
+
 struct lctx_key {
-    _Atomic uint32_t refs; /* 0 -> 1 never happens: lookups take the lock and skip the dying */
-    uint32_t hash;         /* r/o */
-    lctx_any content;      /* r/o; a string's bytes follow the struct */
-    bool interned;         /* r/o */
-    lctx_key *next;        /* under table.lock */
+    lctx_refs refs;   /* 0 -> 1 never happens: lookups take the lock and skip the dying */
+    uint32_t hash;    /* r/o */
+    lctx_any content; /* r/o; a string's bytes follow the struct */
+    bool interned;    /* r/o */
+    lctx_key *next;   /* under table.lock */
 };
 
 /* Chained hash table of the interned keys. */
@@ -59,21 +60,12 @@ static bool same_content(const lctx_any *a, const lctx_any *b)
     }
 }
 
-static bool ref_unless_dying(lctx_key *key)
-{
-    uint32_t refs = atomic_load_explicit(&key->refs, memory_order_relaxed);
-    while (refs != 0)
-        if (atomic_compare_exchange_weak(&key->refs, &refs, refs + 1))
-            return true;
-    return false;
-}
-
 static lctx_key *find_locked(const lctx_any *content, uint32_t hash)
 {
     if (table.buckets == NULL)
         return NULL;
     for (lctx_key *key = table.buckets[hash & table.mask]; key; key = key->next)
-        if (key->hash == hash && same_content(&key->content, content) && ref_unless_dying(key))
+        if (key->hash == hash && same_content(&key->content, content) && lctx__refs_try(&key->refs))
             return key;
     return NULL;
 }
@@ -135,7 +127,7 @@ lctx_key *lctx__key_new(const char *name, size_t length)
 
 lctx_key *lctx__key_ref(lctx_key *key)
 {
-    atomic_fetch_add_explicit(&key->refs, 1, memory_order_relaxed);
+    lctx__refs_take(&key->refs);
     return key;
 }
 
@@ -155,7 +147,7 @@ static void forget(lctx_key *key)
 
 void lctx__key_unref(lctx_key *key)
 {
-    if (key == NULL || atomic_fetch_sub_explicit(&key->refs, 1, memory_order_acq_rel) != 1)
+    if (key == NULL || !lctx__refs_drop(&key->refs))
         return;
     if (key->interned)
         forget(key);

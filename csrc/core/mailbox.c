@@ -18,9 +18,9 @@
 #include "timer.h"
 
 struct lctx_mailbox {
-    _Atomic uint32_t refs; /* the owner's, and one for each note that is registered, under way or queued */
-    _Atomic bool due;      /* written under mutex: the queue is not empty */
-    bool closed;           /* mutex */
+    lctx_refs refs;   /* the owner's, and one for each note that is registered, under way or queued */
+    _Atomic bool due; /* written under mutex: the queue is not empty */
+    bool closed;      /* mutex */
     pthread_mutex_t mutex;
     pthread_cond_t posted;
     lctx_link *queue; /* mutex: notes, the oldest first */
@@ -50,7 +50,7 @@ lctx_mailbox *lctx__mailbox_new(void)
 
 static void unref(lctx_mailbox *mailbox)
 {
-    if (atomic_fetch_sub_explicit(&mailbox->refs, 1, memory_order_acq_rel) != 1)
+    if (!lctx__refs_drop(&mailbox->refs))
         return;
     pthread_mutex_destroy(&mailbox->mutex);
     pthread_cond_destroy(&mailbox->posted);
@@ -108,7 +108,7 @@ static void post(lctx_after *note, void *arg)
 void lctx__mailbox_put_back(lctx_after *note)
 {
     lctx_mailbox *mailbox = note->arg;
-    atomic_fetch_add_explicit(&mailbox->refs, 1, memory_order_relaxed);
+    lctx__refs_take(&mailbox->refs);
     post(note, mailbox);
 }
 
@@ -118,7 +118,7 @@ lctx_after *lctx__mailbox_register(lctx_mailbox *mailbox, lctx *ctx, lctx_kind k
     if (note == NULL)
         return NULL;
     note->tag = tag;
-    atomic_fetch_add_explicit(&mailbox->refs, 1, memory_order_relaxed);
+    lctx__refs_take(&mailbox->refs);
     if (lctx__scope_of(ctx) == NULL)
         unref(mailbox); /* it will never be posted */
     if (!lctx__after_link(note, ctx))

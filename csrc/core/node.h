@@ -13,7 +13,7 @@
  *
  * Who holds whom: every reference that a user has, every child and every value layer holds what is above it
  * (refs). Lists do not hold. Where a pointer is taken from a list, the one who takes it does so under the
- * list's lock and must succeed in lctx__try_ref: an object at zero references is on its way out, and its
+ * list's lock and must succeed in lctx__refs_try: an object at zero references is on its way out, and its
  * owner takes that same lock to unlink it before it is freed.
  *
  * Guards are named with each field: "stripe" is the lock that lctx__stripe_of gives for the object itself,
@@ -28,6 +28,7 @@
 #include "clock.h"
 #include "public.h"
 #include "lock.h"
+#include "refs.h"
 
 #pragma GCC visibility push(hidden)
 
@@ -55,7 +56,7 @@ typedef enum lctx_kind {
 enum { LCTX_STATE_ERR = 3, LCTX_STATE_BUSY = 4, LCTX_STATE_SHARED = 8 };
 
 typedef struct lctx_head {
-    _Atomic uint32_t refs;
+    lctx_refs refs;
     uint8_t kind;           /* r/o */
     _Atomic uint8_t state;  /* written under stripe, read anywhere */
     _Atomic uint8_t parked; /* set under stripe: a thread waits for this state in park.c */
@@ -82,22 +83,23 @@ struct lctx_scope {
     lctx_link *items;    /* stripe: the first of the list; its prev is the last. NULL: empty */
     lctx_reason *reason; /* written once under stripe before state, a reference; NULL: none given */
     uint32_t shades;     /* stripe: live value contexts that show this scope */
-    bool unending;       /* r/o: a custom context that says that it never ends */
+    /* What only a custom context and a deadline have is here for want of a better gap. */
+    uint8_t traits;       /* r/o: LCTX_UNENDING, LCTX_WITH_CAUSE */
+    _Atomic bool watched; /* a deadline: somebody asked for the time; err() looks at the clock from then on */
+    int16_t slot;         /* a deadline, wheel lock: where it hangs in the wheel; -1: nowhere */
 };
 
-/* A place in the timer wheel. */
-typedef struct lctx_timer {
-    lctx_link link;       /* wheel lock */
-    lctx_ns when;         /* r/o */
-    int16_t slot;         /* wheel lock: where it hangs; -1: nowhere */
-    _Atomic bool watched; /* somebody asked for the time: err() looks at the clock from then on */
-} lctx_timer;
+enum {
+    LCTX_UNENDING = 1,  /* a custom context that says that it never ends */
+    LCTX_WITH_CAUSE = 2 /* a deadline with a cause of its own */
+};
 
 typedef struct lctx_deadline_scope {
     lctx_scope scope;
-    lctx_timer timer;
+    lctx_link timer;          /* wheel lock */
+    lctx_ns when;             /* r/o */
     _Atomic double unix_time; /* the deadline as a point in time; NaN until somebody asks (with_timeout) */
-    lctx_reason *on_expiry;   /* r/o, a reference */
+    lctx_reason *causes[];    /* r/o: a reference, if it is LCTX_WITH_CAUSE */
 } lctx_deadline_scope;
 
 /* One parent of a merge. The merge itself hangs in no list. */
@@ -148,20 +150,15 @@ static inline lctx_head *lctx__head_of(lctx_link *link)
     return (lctx_head *)((char *)link - offsetof(lctx_scope, link));
 }
 
+/* What a deadline ends with; NULL: nothing of its own. */
+static inline lctx_reason *lctx__cause_of(const lctx_deadline_scope *deadline)
+{
+    return deadline->scope.traits & LCTX_WITH_CAUSE ? deadline->causes[0] : NULL;
+}
+
 static inline lctx_err_t lctx__state(const lctx_scope *scope)
 {
     return atomic_load_explicit(&scope->ctx.head.state, memory_order_acquire) & LCTX_STATE_ERR;
-}
-
-/* Takes a reference unless the count is zero already. */
-static inline bool lctx__try_ref(lctx_head *head)
-{
-    uint32_t refs = atomic_load_explicit(&head->refs, memory_order_relaxed);
-    while (refs != 0)
-        if (atomic_compare_exchange_weak_explicit(&head->refs, &refs, refs + 1, memory_order_relaxed,
-                                                  memory_order_relaxed))
-            return true;
-    return false;
 }
 
 /* Circular lists with a pointer to the first. */

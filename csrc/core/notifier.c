@@ -14,15 +14,15 @@
 #include "tree.h"
 
 struct lctx_notifier {
-    _Atomic uint32_t refs; /* the user's and the registration's */
-    lctx_bell bell;        /* closed by the last of them */
+    lctx_refs refs; /* the user's and the registration's */
+    lctx_bell bell; /* closed by the last of them */
     lctx *ctx;
     lctx_after *after;
 };
 
 static void unref(lctx_notifier *notifier)
 {
-    if (atomic_fetch_sub_explicit(&notifier->refs, 1, memory_order_acq_rel) != 1)
+    if (!lctx__refs_drop(&notifier->refs))
         return;
     lctx__bell_close(&notifier->bell);
     free(notifier);

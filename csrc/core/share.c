@@ -4,7 +4,7 @@
  *
  * A context is in the table from its first token on until it is freed; LCTX_STATE_SHARED in its head says so.
  * Who frees it has taken the last reference before it comes for the lock: so who finds a context in the table,
- * under the lock, may read it, but must succeed in lctx__try_ref to use it.
+ * under the lock, may read it, but must succeed in lctx__refs_try to use it.
  */
 #if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE
@@ -147,7 +147,7 @@ lctx *lctx__adopt(uint64_t token, lctx **cancel)
     lctx *ctx = NULL;
     pthread_mutex_lock(&table.lock);
     const share *entry = find_token(token);
-    if (entry && (entry->ctx->head.kind <= LCTX_KIND_TODO || lctx__try_ref(&entry->ctx->head))) {
+    if (entry && (entry->ctx->head.kind <= LCTX_KIND_TODO || lctx__refs_try(&entry->ctx->head.refs))) {
         ctx = entry->ctx;
         *cancel = entry->cancel;
     }

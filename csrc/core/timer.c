@@ -35,11 +35,11 @@ typedef uint64_t tick;
 #define NO_TICK UINT64_MAX
 
 static struct {
-    lctx_lock lock;
-    tick cursor;    /* everything before it has been run */
-    size_t count;   /* armed timers */
-    lctx_ns wakeup; /* when the thread will look next, or was to look when it could not be started */
-    int emptying;   /* the slot that is being moved down, or NO_SLOT */
+    _Alignas(64) lctx_lock lock; /* what every section uses is in one cache line */
+    tick cursor;                 /* everything before it has been run */
+    size_t count;                /* armed timers */
+    lctx_ns wakeup;              /* when the thread will look next, or was to look when it could not be started */
+    int emptying;                /* the slot that is being moved down, or NO_SLOT */
     uint64_t used[LEVELS + FINE_LEVELS];
     lctx_link *slots[(LEVELS + FINE_LEVELS) * DIGITS]; /* of the level LEVELS, the coarsest of the fine ones, and on */
 } wheel = {.wakeup = LCTX_NEVER, .emptying = NO_SLOT};
@@ -67,42 +67,43 @@ static int digit(tick t, int level)
     return (int)(t >> (DIGIT_BITS * level) & (DIGITS - 1));
 }
 
-static lctx_timer *timer_of(lctx_link *link)
+static lctx_deadline_scope *deadline_of(lctx_link *link)
 {
-    return LCTX_CONTAINER(link, lctx_timer, link);
+    return LCTX_CONTAINER(link, lctx_deadline_scope, timer);
 }
 
-static void put_into(lctx_timer *timer, int level, int digit)
+static void put_into(lctx_deadline_scope *deadline, int level, int digit)
 {
-    timer->slot = (int16_t)(level * DIGITS + digit);
-    wheel.used[level] |= UINT64_C(1) << digit;
-    lctx__list_append(&wheel.slots[timer->slot], &timer->link);
+    deadline->scope.slot = (int16_t)(level * DIGITS + digit);
+    if (wheel.slots[deadline->scope.slot] == NULL)
+        wheel.used[level] |= UINT64_C(1) << digit;
+    lctx__list_append(&wheel.slots[deadline->scope.slot], &deadline->timer);
 }
 
-static void place(lctx_timer *timer)
+static void place(lctx_deadline_scope *deadline)
 {
-    tick t = tick_of(timer->when);
+    tick t = tick_of(deadline->when);
     if (t < wheel.cursor)
         t = wheel.cursor;
     tick differ = t ^ wheel.cursor;
     int level = differ ? (63 - __builtin_clzll(differ)) / DIGIT_BITS : 0;
-    put_into(timer, level, digit(t, level));
+    put_into(deadline, level, digit(t, level));
 }
 
 /* Of a timer of the tick that the cursor is at. */
-static void place_finely(lctx_timer *timer, int level)
+static void place_finely(lctx_deadline_scope *deadline, int level)
 {
     static const int shifts[FINE_LEVELS] = {8, 2, 0};
     lctx_ns first = (lctx_ns)((wheel.cursor << TICK_BITS) - (1 << TICK_BITS)) + 1;
-    lctx_ns within = timer->when > first ? timer->when - first : 0;
-    put_into(timer, level, (int)(within >> shifts[level - LEVELS] & (DIGITS - 1)));
+    lctx_ns within = deadline->when > first ? deadline->when - first : 0;
+    put_into(deadline, level, (int)(within >> shifts[level - LEVELS] & (DIGITS - 1)));
 }
 
-static void remove_timer(lctx_timer *timer)
+static void remove_timer(lctx_deadline_scope *deadline)
 {
-    int slot = timer->slot;
-    lctx__list_remove(&wheel.slots[slot], &timer->link);
-    timer->slot = NO_SLOT;
+    int slot = deadline->scope.slot;
+    lctx__list_remove(&wheel.slots[slot], &deadline->timer);
+    deadline->scope.slot = NO_SLOT;
     if (wheel.slots[slot] == NULL) {
         wheel.used[slot / DIGITS] &= ~(UINT64_C(1) << slot % DIGITS);
         if (wheel.emptying == slot)
@@ -150,13 +151,13 @@ static int level_below(int slot)
 /* Moves one timer of a slot down; the cursor has come to that slot. */
 static void move_down(int slot, int level)
 {
-    lctx_timer *timer = timer_of(wheel.slots[slot]);
-    remove_timer(timer);
+    lctx_deadline_scope *deadline = deadline_of(wheel.slots[slot]);
+    remove_timer(deadline);
     wheel.emptying = wheel.slots[slot] ? slot : NO_SLOT;
     if (level < LEVELS)
-        place(timer);
+        place(deadline);
     else
-        place_finely(timer, level);
+        place_finely(deadline, level);
 }
 
 /* References to the scopes of a slot. They stay in the wheel until they have ended: if this thread is cut off
@@ -166,11 +167,11 @@ static int collect_slot(int slot, lctx_deadline_scope **due)
     int count = 0;
     for (lctx_link *link = wheel.slots[slot], *next; link && count < BATCH; link = next) {
         next = link->next == wheel.slots[slot] ? NULL : link->next;
-        lctx_deadline_scope *scope = LCTX_CONTAINER(timer_of(link), lctx_deadline_scope, timer);
-        if (lctx__try_ref(&scope->scope.ctx.head)) {
-            due[count++] = scope;
+        lctx_deadline_scope *deadline = deadline_of(link);
+        if (lctx__refs_try(&deadline->scope.ctx.head.refs)) {
+            due[count++] = deadline;
         } else {
-            remove_timer(&scope->timer);
+            remove_timer(deadline);
             wheel.count--;
         }
     }
@@ -210,9 +211,9 @@ static lctx_ns time_of(tick t)
 
 /* ---- Running ---------------------------------------------------------------------------------------------- */
 
-void lctx__timer_expire(lctx_deadline_scope *scope)
+void lctx__timer_expire(lctx_deadline_scope *deadline)
 {
-    lctx__end(&scope->scope, LCTX_DEADLINE_EXCEEDED, scope->on_expiry);
+    lctx__end(&deadline->scope, LCTX_DEADLINE_EXCEEDED, lctx__cause_of(deadline));
 }
 
 lctx_ns lctx__timers_run(void)
@@ -291,30 +292,29 @@ static void nudge(void)
     pthread_mutex_unlock(&keeper.mutex);
 }
 
-void lctx__timer_arm(lctx_deadline_scope *scope, lctx_ns now)
+void lctx__timer_arm(lctx_deadline_scope *deadline, lctx_ns now)
 {
     lctx__lock(&wheel.lock);
     /* The other half of the agreement is in end_one: it sets the state first and disarms then. */
-    bool live = lctx__state(&scope->scope) == LCTX_LIVE, sooner = false;
+    bool live = lctx__state(&deadline->scope) == LCTX_LIVE, sooner = false;
     if (live) {
         if (wheel.count++ == 0 && now > 0 && (tick)now >> TICK_BITS > wheel.cursor)
             wheel.cursor = (tick)now >> TICK_BITS;
-        place(&scope->timer);
-        sooner =
-            scope->timer.when < wheel.wakeup || atomic_load_explicit(&lctx__timers_unattended, memory_order_relaxed);
+        place(deadline);
+        sooner = deadline->when < wheel.wakeup || atomic_load_explicit(&lctx__timers_unattended, memory_order_relaxed);
         if (sooner)
-            wheel.wakeup = scope->timer.when;
+            wheel.wakeup = deadline->when;
     }
     lctx__unlock(&wheel.lock);
     if (sooner)
         nudge();
 }
 
-void lctx__timer_disarm(lctx_deadline_scope *scope)
+void lctx__timer_disarm(lctx_deadline_scope *deadline)
 {
     lctx__lock(&wheel.lock);
-    if (scope->timer.slot != NO_SLOT) {
-        remove_timer(&scope->timer);
+    if (deadline->scope.slot != NO_SLOT) {
+        remove_timer(deadline);
         wheel.count--;
     }
     lctx__unlock(&wheel.lock);

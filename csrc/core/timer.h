@@ -16,13 +16,13 @@
 extern _Atomic bool lctx__timers_unattended;
 
 /* Puts a planted deadline scope into the wheel, unless it has ended. `now` is the monotonic clock. */
-void lctx__timer_arm(lctx_deadline_scope *scope, lctx_ns now);
+void lctx__timer_arm(lctx_deadline_scope *deadline, lctx_ns now);
 
 /* Takes it out if it is in. */
-void lctx__timer_disarm(lctx_deadline_scope *scope);
+void lctx__timer_disarm(lctx_deadline_scope *deadline);
 
 /* Ends the scope of a deadline that has been reached. The caller holds a reference to it or below it. */
-void lctx__timer_expire(lctx_deadline_scope *scope);
+void lctx__timer_expire(lctx_deadline_scope *deadline);
 
 /* Ends all scopes whose deadline has been reached, and returns when the next one is due (or a little
  * earlier); LCTX_NEVER: none is. */

@@ -43,13 +43,18 @@ static void count(lctx_stripe *stripe, const lctx_head *head, int change)
         stripe->waiters += change;
 }
 
+static void link_locked(lctx_scope *above, lctx_head *head, lctx_link *link)
+{
+    lctx__list_append(&above->items, link);
+    head->linked = 1;
+}
+
 bool lctx__link(lctx_scope *above, lctx_head *head, lctx_link *link)
 {
     lctx_stripe *stripe = lctx__stripe_lock(above);
     bool live = lctx__state(above) == LCTX_LIVE;
     if (live) {
-        lctx__list_append(&above->items, link);
-        head->linked = 1;
+        link_locked(above, head, link);
         count(stripe, head, 1);
     }
     lctx__stripe_unlock(stripe);
@@ -122,10 +127,8 @@ static void plant_below(lctx_scope *above, lctx_scope *scope)
     lctx_stripe *stripe = lctx__stripe_lock(above);
     lctx_err_t err = lctx__state(above);
     count_scope(stripe, err == LCTX_LIVE);
-    if (err == LCTX_LIVE) {
-        lctx__list_append(&above->items, &scope->link);
-        scope->ctx.head.linked = 1;
-    }
+    if (err == LCTX_LIVE)
+        link_locked(above, &scope->ctx.head, &scope->link);
     lctx__stripe_unlock(stripe);
     if (err != LCTX_LIVE) {
         scope->reason = lctx__reason_ref(above->reason);
@@ -183,7 +186,7 @@ bool lctx__ends_by_itself(const lctx_scope *scope)
         return false;
     const lctx_merge_scope *merge = (const lctx_merge_scope *)scope;
     for (size_t i = 0; i < merge->count; i++)
-        if (merge->arms[i].source && !merge->arms[i].source->unending)
+        if (merge->arms[i].source && !(merge->arms[i].source->traits & LCTX_UNENDING))
             return true;
     return false;
 }
@@ -203,7 +206,7 @@ typedef struct walk {
 typedef enum outcome { ENDED_BEFORE, ENDED, ENDED_BUSY, NEEDS_GATE } outcome;
 
 /* Ends this one scope. If there is a list to walk the scope is BUSY afterwards; that takes the gate. */
-static outcome end_one(lctx_scope *scope, const walk *walk, bool inside_gate)
+static outcome end_one(lctx_scope *scope, lctx_err_t err, lctx_reason *reason, bool inside_gate)
 {
     lctx_stripe *stripe = lctx__stripe_lock(scope);
     outcome outcome = ENDED_BEFORE;
@@ -211,8 +214,8 @@ static outcome end_one(lctx_scope *scope, const walk *walk, bool inside_gate)
     if (lctx__state(scope) == LCTX_LIVE) {
         outcome = scope->items == NULL ? ENDED : inside_gate ? ENDED_BUSY : NEEDS_GATE;
         if (outcome != NEEDS_GATE) {
-            scope->reason = lctx__reason_ref(walk->reason);
-            uint8_t state = (uint8_t)walk->err | (outcome == ENDED_BUSY ? LCTX_STATE_BUSY : 0);
+            scope->reason = lctx__reason_ref(reason);
+            uint8_t state = (uint8_t)err | (outcome == ENDED_BUSY ? LCTX_STATE_BUSY : 0);
             state |= atomic_load_explicit(&scope->ctx.head.state, memory_order_relaxed) & LCTX_STATE_SHARED;
             atomic_store_explicit(&scope->ctx.head.state, state, memory_order_release);
             stripe->live -= 1 + (long)scope->shades;
@@ -268,7 +271,7 @@ static lctx_scope *pop_scope(lctx_link **list)
 /* Ends a scope that the walk has come upon, and takes over the caller's reference to it. */
 static void end_below(lctx_scope *scope, walk *walk)
 {
-    switch (end_one(scope, walk, true)) {
+    switch (end_one(scope, walk->err, walk->reason, true)) {
     case ENDED_BUSY:
         lctx__list_append(&walk->ended, &scope->link);
         return;
@@ -290,12 +293,10 @@ static bool take_item(lctx_scope *scope, lctx_head **item)
     lctx_link *link = scope->items;
     if (link) {
         lctx_head *head = lctx__head_of(link);
-        unlink_locked(stripe, scope, head, link);
-        *item = head;
-        if (head->kind == LCTX_KIND_ARM)
-            *item = &((lctx_arm *)head)->merge->ctx.head;
-        if (head->kind < LCTX_KIND_CALLBACK && !lctx__try_ref(*item))
+        *item = head->kind == LCTX_KIND_ARM ? &((lctx_arm *)head)->merge->ctx.head : head;
+        if (head->kind < LCTX_KIND_CALLBACK && !lctx__refs_try(&(*item)->refs))
             *item = NULL;
+        unlink_locked(stripe, scope, head, link);
     }
     lctx__stripe_unlock(stripe);
     return link != NULL;
@@ -340,32 +341,40 @@ static void finish_walk(lctx_scope *top, walk *walk)
     }
 }
 
-void lctx__end(lctx_scope *scope, lctx_err_t err, lctx_reason *reason)
+/* Of a scope that has a list. ENDED_BEFORE: another thread was quicker, and may be BUSY with it. */
+LCTX_APART static outcome end_tree(lctx_scope *top, lctx_err_t err, lctx_reason *reason)
 {
     walk walk = {.err = err, .reason = reason};
-    outcome outcome = end_one(scope, &walk, false);
-    if (outcome == NEEDS_GATE) {
-        lctx__gate_enter();
-        unsigned part = lctx__part_begin(); /* before anybody can see the scope BUSY */
-        outcome = end_one(scope, &walk, true);
-        if (outcome == ENDED_BUSY)
-            end_descendants(scope, &walk);
-        lctx__part_end(part, walk.tangled);
-        if (walk.tangled)
-            lctx__settle();
-        if (outcome == ENDED_BUSY)
-            finish_walk(scope, &walk);
-        lctx__after_run_quick(&walk.fired);
-        lctx__gate_leave();
-    }
-    if (outcome == ENDED_BEFORE) {
-        lctx__park_while_busy(scope);
-        return;
-    }
-    detach(scope);
+    lctx__gate_enter();
+    unsigned part = lctx__part_begin(); /* before anybody can see the scope BUSY */
+    outcome outcome = end_one(top, err, reason, true);
+    if (outcome == ENDED_BUSY)
+        end_descendants(top, &walk);
+    lctx__part_end(part, walk.tangled);
+    if (walk.tangled)
+        lctx__settle();
+    if (outcome == ENDED_BUSY)
+        finish_walk(top, &walk);
+    lctx__after_run_quick(&walk.fired);
+    lctx__gate_leave();
+    if (outcome == ENDED_BEFORE)
+        return outcome;
+    detach(top);
     while (walk.dropped)
         lctx_unref(&pop_scope(&walk.dropped)->ctx);
     lctx__after_run_rest(&walk.fired);
+    return outcome;
+}
+
+void lctx__end(lctx_scope *scope, lctx_err_t err, lctx_reason *reason)
+{
+    outcome outcome = end_one(scope, err, reason, false);
+    if (outcome == NEEDS_GATE)
+        outcome = end_tree(scope, err, reason);
+    else if (outcome == ENDED)
+        detach(scope);
+    if (outcome == ENDED_BEFORE)
+        lctx__park_while_busy(scope);
 }
 
 /* ---- References ---------------------------------------------------------------------------------------- */
@@ -373,16 +382,19 @@ void lctx__end(lctx_scope *scope, lctx_err_t err, lctx_reason *reason)
 lctx *lctx_ref(lctx *ctx)
 {
     if (ctx->head.kind > LCTX_KIND_TODO)
-        atomic_fetch_add_explicit(&ctx->head.refs, 1, memory_order_relaxed);
+        lctx__refs_take(&ctx->head.refs);
     return ctx;
 }
 
-/* Contexts without references, to be freed: a stack, threaded through the field `at`, which nobody else
- * reads any more. */
-static void release(lctx *ctx, lctx **dead)
+/* Gives back a reference; true if it was the last. */
+static inline bool drop_ref(lctx *ctx)
 {
-    if (ctx->head.kind <= LCTX_KIND_TODO || atomic_fetch_sub_explicit(&ctx->head.refs, 1, memory_order_acq_rel) != 1)
-        return;
+    return ctx->head.kind > LCTX_KIND_TODO && lctx__refs_drop(&ctx->head.refs);
+}
+
+/* Ends a context that nobody refers to any more, and strikes it off. */
+static void retire(lctx *ctx)
+{
     if (lctx__is_scope(ctx)) {
         lctx_scope *scope = (lctx_scope *)ctx;
         if (lctx__state(scope) == LCTX_LIVE)
@@ -395,8 +407,6 @@ static void release(lctx *ctx, lctx **dead)
     }
     if (atomic_load_explicit(&ctx->head.state, memory_order_relaxed) & LCTX_STATE_SHARED)
         lctx__share_forget(ctx);
-    ctx->at.scope = (lctx_scope *)*dead;
-    *dead = ctx;
 }
 
 /* Frees what a context has beside its memory. Its maps share nodes with those of its ancestors, so this comes
@@ -411,7 +421,7 @@ static void dispose(lctx *ctx)
         lctx__layer_clear((lctx_layer *)ctx->layer);
         break;
     case LCTX_KIND_DEADLINE:
-        lctx__reason_unref(((lctx_deadline_scope *)ctx)->on_expiry);
+        lctx__reason_unref(lctx__cause_of((lctx_deadline_scope *)ctx));
         break;
     case LCTX_KIND_MERGE:
         lctx__layer_free(((lctx_merge_scope *)ctx)->own_layer);
@@ -426,25 +436,42 @@ static void dispose(lctx *ctx)
     }
 }
 
-void lctx_unref(lctx *ctx)
+/* Contexts without references, to be freed: a stack, threaded through the field `at`. Only a merge leaves more than
+ * one. */
+static void push_dead(lctx **dead, lctx *ctx)
 {
-    if (ctx == NULL)
+    retire(ctx);
+    ctx->at.scope = (lctx_scope *)*dead;
+    *dead = ctx;
+}
+
+static void drop_parents(lctx *ctx, lctx **dead)
+{
+    if (ctx->parent && drop_ref(ctx->parent))
+        push_dead(dead, ctx->parent);
+    if (ctx->head.kind != LCTX_KIND_MERGE)
         return;
+    lctx_merge_scope *merge = (lctx_merge_scope *)ctx;
+    for (size_t i = 0; i < merge->count; i++)
+        if (drop_ref(merge->arms[i].parent))
+            push_dead(dead, merge->arms[i].parent);
+}
+
+LCTX_APART static void bury(lctx *ctx)
+{
     lctx *dead = NULL;
-    release(ctx, &dead);
-    while (dead) {
-        ctx = dead;
+    for (push_dead(&dead, ctx); (ctx = dead);) {
         dead = (lctx *)ctx->at.scope;
         dispose(ctx);
-        if (ctx->parent)
-            release(ctx->parent, &dead);
-        if (ctx->head.kind == LCTX_KIND_MERGE) {
-            lctx_merge_scope *merge = (lctx_merge_scope *)ctx;
-            for (size_t i = 0; i < merge->count; i++)
-                release(merge->arms[i].parent, &dead);
-        }
+        drop_parents(ctx, &dead);
         free(ctx);
     }
+}
+
+void lctx_unref(lctx *ctx)
+{
+    if (ctx && drop_ref(ctx))
+        bury(ctx);
 }
 
 /* ---- Counting ------------------------------------------------------------------------------------------ */

@@ -64,7 +64,7 @@ static void pass(lctx_ns time)
 
 static lctx_ns when_of(lctx *ctx)
 {
-    return ((lctx_deadline_scope *)ctx)->timer.when;
+    return ((lctx_deadline_scope *)ctx)->when;
 }
 
 /* The wheel rounds up to ticks: what is due at this moment has ended after a run. */
