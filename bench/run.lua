@@ -231,7 +231,7 @@ local function numbered(notes, note)
 end
 
 local function show(results)
-  local notes, section = {}, nil
+  local notes, section, target = {}, nil, rows.target
   print(FORMAT:format("", "Go", "core", "core/Go  ", "Lua", "Lua/Go  "))
   for _, result in ipairs(results) do
     local row = result.row
@@ -239,11 +239,13 @@ local function show(results)
       section = row.section
       print("\n" .. section)
     end
+    local core_target = row.unit == "B" and target.core_bytes or target.core
     print(FORMAT:format("  " .. row.title .. numbered(notes, row.note), figure_text(result.go, row.unit),
-      figure_text(result.core, row.unit), ratio_text(result.core_go, rows.target.core),
-      figure_text(result.lua, row.unit), ratio_text(result.lua_go, rows.target.lua)))
+      figure_text(result.core, row.unit), ratio_text(result.core_go, core_target),
+      figure_text(result.lua, row.unit), ratio_text(result.lua_go, target.lua)))
   end
-  print(("\n! above its target: core/Go %.2f, Lua/Go %.2f"):format(rows.target.core, rows.target.lua))
+  print(("\n! above its target: core/Go %.2f (memory: %.2f), Lua/Go %.2f")
+    :format(target.core, target.core_bytes, target.lua))
   for number, note in ipairs(notes) do
     print(("[%d] %s"):format(number, note))
   end
