@@ -12,56 +12,38 @@ typedef struct slot {
         const lctx_entry *entry;
     } to;
     uint32_t rank; /* of an entry */
+    bool is_node;
 } slot;
 
 struct lctx_map_node {
     const lctx_map *owner; /* the map that made this node and frees it */
-    uint32_t used;         /* which of the 32 ways exist; their slots are packed in order */
-    uint32_t entries;      /* which of those hold an entry, not a node */
+    uint8_t count;         /* of slots */
+    uint8_t place[WAYS];   /* of each way, the number of its slot, from 1 on; 0: nothing is there */
     slot slots[];
 };
 
-static inline uint32_t way_bit(uint64_t hash, int shift)
+static inline unsigned way_of(uint64_t hash, int shift)
 {
-    return UINT32_C(1) << (hash << shift >> (64 - BITS));
+    return (unsigned)(hash << shift >> (64 - BITS));
 }
 
-/* What the compiler makes of __builtin_popcount is a call where the processor is not known to have it. */
-static inline int popcount(uint32_t bits)
-{
-    bits -= bits >> 1 & 0x55555555u;
-    bits = (bits & 0x33333333u) + (bits >> 2 & 0x33333333u);
-    return (int)(((bits + (bits >> 4)) & 0x0F0F0F0Fu) * 0x01010101u >> 24);
-}
-
-static inline int slot_of(const lctx_map_node *node, uint32_t bit)
-{
-    return popcount(node->used & (bit - 1));
-}
-
-static lctx_map_node *new_node(const lctx_map *map, uint32_t used, uint32_t entries)
-{
-    lctx_map_node *node = malloc(sizeof *node + sizeof(slot) * (size_t)popcount(used));
-    if (node)
-        *node = (lctx_map_node){.owner = map, .used = used, .entries = entries};
-    return node;
-}
-
-/* Puts into *link a node that `map` owns, equal to the one there (NULL: empty), with a slot for the way
- * `bit`. A slot that is new is left for the caller to fill. */
-static lctx_map_node *own(const lctx_map *map, const lctx_map_node **link, uint32_t bit)
+/* Puts into *link a node that `map` owns, equal to the one there (NULL: empty), with a slot for this way. A slot
+ * that is new is left for the caller to fill. */
+static lctx_map_node *own(const lctx_map *map, const lctx_map_node **link, unsigned way)
 {
     static const lctx_map_node empty;
     const lctx_map_node *old = *link ? *link : &empty;
-    bool gap = !(old->used & bit);
+    bool gap = old->place[way] == 0;
     if (old->owner == map && !gap)
         return (lctx_map_node *)old;
-    lctx_map_node *node = new_node(map, old->used | bit, old->entries);
+    size_t size = sizeof *old + sizeof(slot) * old->count;
+    lctx_map_node *node = malloc(size + (gap ? sizeof(slot) : 0));
     if (node == NULL)
         return NULL;
-    int count = popcount(old->used), at = slot_of(old, bit);
-    memcpy(node->slots, old->slots, sizeof(slot) * (size_t)at);
-    memcpy(node->slots + at + gap, old->slots + at, sizeof(slot) * (size_t)(count - at));
+    memcpy(node, old, size);
+    node->owner = map;
+    if (gap)
+        node->place[way] = ++node->count;
     if (old->owner == map)
         free((lctx_map_node *)old);
     *link = node;
@@ -82,33 +64,39 @@ lctx_map *lctx__map_new(const lctx_map *from)
     return map;
 }
 
+/* Between `slot` and its entry comes a node, in which there is room for another. */
+static bool push_down(const lctx_map *map, slot *slot, int shift)
+{
+    const lctx_map_node *below = NULL;
+    lctx_map_node *node = own(map, &below, way_of(lctx__mix(slot->to.entry->key), shift));
+    if (node == NULL)
+        return false;
+    node->slots[0] = *slot;
+    slot->to.node = node;
+    slot->is_node = true;
+    return true;
+}
+
 /* From the root down, with a complete trie after every step: when memory is out nothing is lost. */
 bool lctx__map_put(lctx_map *map, const lctx_entry *entry, uint32_t rank)
 {
-    const slot new = {.to.entry = entry, .rank = rank};
     const lctx_map_node **link = &map->root;
     uint64_t hash = lctx__mix(entry->key);
     for (int shift = 0;; shift += BITS) {
-        uint32_t bit = way_bit(hash, shift);
-        bool vacant = *link == NULL || !((*link)->used & bit);
-        lctx_map_node *node = own(map, link, bit);
+        unsigned way = way_of(hash, shift);
+        bool vacant = *link == NULL || (*link)->place[way] == 0;
+        lctx_map_node *node = own(map, link, way);
         if (node == NULL)
             return false;
-        slot *slot = &node->slots[slot_of(node, bit)];
-        if (vacant || ((node->entries & bit) && slot->to.entry->key == entry->key)) {
-            node->entries |= bit;
-            *slot = new;
+        slot *slot = &node->slots[node->place[way] - 1];
+        if (vacant || (!slot->is_node && slot->to.entry->key == entry->key)) {
+            slot->to.entry = entry;
+            slot->rank = rank;
+            slot->is_node = false;
             return true;
         }
-        if (node->entries & bit) { /* another key on this way: both move to a node below */
-            uint32_t bit_below = way_bit(lctx__mix(slot->to.entry->key), shift + BITS);
-            lctx_map_node *below = new_node(map, bit_below, bit_below);
-            if (below == NULL)
-                return false;
-            below->slots[0] = *slot;
-            slot->to.node = below;
-            node->entries &= ~bit;
-        }
+        if (!slot->is_node && !push_down(map, slot, shift + BITS))
+            return false;
         link = &slot->to.node;
     }
 }
@@ -144,11 +132,11 @@ static uint32_t rank_behind(const lctx_map *map, const lctx_map *other, uint32_t
 
 static bool append_nodes(lctx_map *map, const lctx_map *other, const lctx_map_node *node)
 {
-    const slot *slot = node->slots;
-    for (uint32_t rest = node->used; rest; rest &= rest - 1, slot++) {
+    for (int i = 0; i < node->count; i++) {
+        const slot *slot = &node->slots[i];
         uint32_t ignored;
         bool done;
-        if (!(node->entries & rest & -rest))
+        if (slot->is_node)
             done = append_nodes(map, other, slot->to.node);
         else
             done = lctx__map_get(map, slot->to.entry->key, &ignored) ||
@@ -173,11 +161,11 @@ const lctx_entry *lctx__map_get(const lctx_map *map, const void *key, uint32_t *
 {
     uint64_t hash = lctx__mix(key);
     for (const lctx_map_node *node = map->root; node; hash <<= BITS) {
-        uint32_t bit = way_bit(hash, 0);
-        if (!(node->used & bit))
+        unsigned place = node->place[way_of(hash, 0)];
+        if (place == 0)
             return NULL;
-        const slot *slot = &node->slots[slot_of(node, bit)];
-        if (node->entries & bit) {
+        const slot *slot = &node->slots[place - 1];
+        if (!slot->is_node) {
             if (slot->to.entry->key != key)
                 return NULL;
             *rank = slot->rank;
@@ -193,10 +181,9 @@ static void free_nodes(const lctx_map *map, const lctx_map_node *node)
 {
     if (node == NULL || node->owner != map)
         return;
-    const slot *slot = node->slots;
-    for (uint32_t rest = node->used; rest; rest &= rest - 1, slot++)
-        if (!(node->entries & rest & -rest))
-            free_nodes(map, slot->to.node);
+    for (int i = 0; i < node->count; i++)
+        if (node->slots[i].is_node)
+            free_nodes(map, node->slots[i].to.node);
     free((lctx_map_node *)node);
 }
 

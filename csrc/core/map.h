@@ -2,7 +2,7 @@
  *
  * map.h - a persistent map from key to entry: what makes lookups in deep contexts flat.
  *
- * A hash trie (32 ways, bitmaps). A new map is made from an older one by copying the nodes on the way to
+ * A hash trie of 32 ways. A new map is made from an older one by copying the nodes on the way to
  * what changes, and shares the rest. No reference counts: a map belongs to a value layer, what it shares
  * belongs to layers above, and those live longer, since a context holds its ancestors.
  *
