@@ -34,7 +34,7 @@ static bool set_alarm(tripwire *wire)
         if (lctx__after_link(after, alarm))
             return true;
         wire->alarm = NULL; /* this thread was held up, and the alarm has gone off already */
-        atomic_fetch_sub_explicit(&wire->refs, 1, memory_order_relaxed);
+        lctx__refs_drop(&wire->refs);
         lctx__after_unref(after);
         lctx__after_unref(after);
     }

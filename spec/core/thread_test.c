@@ -304,6 +304,50 @@ TEST(threads_derive_from_shared_contexts_and_drop)
     unref_all(shared, 4);
 }
 
+enum { IN_TURN = 40 };
+
+static lctx *in_turn[IN_TURN];
+static int end_order[IN_TURN], end_count;
+
+/* All at once for a while, since nothing that makes that fast may cost the order; then one after the other. */
+static void derive_in_turn(member *m)
+{
+    lctx *parent = m->shared;
+    for (int i = 0; i < SCALED(50000); i++)
+        lctx_unref(lctx_with_cancel(parent));
+    for (int i = 0; i < IN_TURN; i++) {
+        meet(m);
+        if (i % m->size != m->size - 1 - m->index)
+            continue;
+        lctx *value = lctx_with_value(parent, &user_key, of_integer(i));
+        in_turn[i] = i % 3 == 0   ? lctx_with_cancel(value)
+                     : i % 3 == 1 ? lctx_with_cancel(parent)
+                                  : lctx_with_timeout(parent, 3600, NULL);
+        lctx_unref(value);
+    }
+}
+
+static void note_end(lctx_after *after, void *child)
+{
+    (void)after;
+    end_order[end_count++] = (int)((lctx **)child - in_turn);
+}
+
+TEST(children_of_threads_that_take_turns_end_in_the_order_of_their_creation)
+{
+    lctx *parent = lctx_with_cancel(lctx_background());
+    in_threads(4, derive_in_turn, parent);
+    for (int i = IN_TURN; i-- > 0;)
+        lctx_after_free(lctx_after_func(in_turn[i], note_end, &in_turn[i]));
+    end_count = 0;
+    lctx_cancel(parent);
+    CHECK(end_count == IN_TURN);
+    for (int i = 0; i < IN_TURN; i++)
+        CHECK(end_order[i] == i);
+    unref_all(in_turn, IN_TURN);
+    lctx_unref(parent);
+}
+
 /* ---- Err, cause, waiting --------------------------------------------------------------------------------- */
 
 static void race_for_cause(member *m)
@@ -1044,6 +1088,7 @@ int main(int argc, char **argv)
         CASE(a_canceler_waits_for_walks_that_began_below_after_its_own),
         CASE(last_references_go_while_a_walk_comes_from_above),
         CASE(threads_derive_from_shared_contexts_and_drop),
+        CASE(children_of_threads_that_take_turns_end_in_the_order_of_their_creation),
         CASE(a_cause_is_seen_whole_or_not_at_all),
         CASE(who_sees_the_error_finds_cause_and_done),
         CASE(of_cancels_and_a_deadline_the_first_wins_for_everybody),
